@@ -1,0 +1,170 @@
+"""The site without Quarto: nbdev's processing, nbconvert's HTML, and a look at all that a reader could click on."""
+import base64, binascii, filecmp, json, os, re, shutil, subprocess, sys
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat, pytest, yaml
+from execnb.nbio import read_nb
+from nbconvert import HTMLExporter
+from nbdev.config import get_config
+from readme import ROOT, plain
+
+NOTEBOOKS = sorted(path.name for path in (ROOT/'nbs').glob('*.ipynb'))
+CONFIG = get_config(path=ROOT)
+SITE = f"{CONFIG.doc_host}{CONFIG.doc_baseurl}/"
+CODE = f"{CONFIG.git_url}/blob/{CONFIG.branch}/"
+ENV = dict(os.environ, OMP_NUM_THREADS='1', MPLBACKEND='agg')
+
+
+def sidebar() -> list[str]:
+    "The pages of the sidebar in reading order."
+    def pages(entries):
+        for entry in entries:
+            if isinstance(entry, str): yield entry
+            else: yield from pages(entry['contents'])
+    return list(pages(yaml.safe_load((ROOT/'_quarto.yml').read_text())['website']['sidebar']['contents']))
+
+
+@pytest.fixture(scope='session')
+def copy(tmp_path_factory) -> Path:
+    "A copy of the project to work on."
+    target = tmp_path_factory.mktemp('docs')/'project'
+    leave = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', '_proc')
+    for name in ('nbs', 'inpaint_nb'): shutil.copytree(ROOT/name, target/name, ignore=leave)
+    for name in ('settings.ini', '_quarto.yml'): shutil.copy2(ROOT/name, target/name)
+    return target
+
+
+def nbdev(copy: Path, code: str):
+    "Run `code` with the nbdev of this environment in `copy`."
+    done = subprocess.run([sys.executable, '-c', code], cwd=copy, env=ENV, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope='session')
+def site(copy) -> dict[str, 'Page']:
+    "Every page by the name that it gets on the site."
+    nbdev(copy, 'from nbdev.serve import proc_nbs; proc_nbs(n_workers=0, force=True)')
+    pages = [Page(copy/'_proc'/name) for name in NOTEBOOKS]
+    return {page.name: page for page in pages}
+
+
+class Page(HTMLParser):
+    "One page: its text, what it links to, what can be linked to."
+    def __init__(self, path: Path):
+        super().__init__()
+        self.source, self.links, self.images, self.ids = path, [], [], set()
+        notebook = plain(read_nb(path))
+        self.front_matter = next(yaml.safe_load_all(notebook.cells[0].source.strip().removesuffix('---')))
+        self.name = self.front_matter['output-file']
+        notebook.cells = notebook.cells[1:]
+        self.html, _ = HTMLExporter(template_name='basic').from_notebook_node(notebook)
+        for cell in notebook.cells:
+            if cell.cell_type == 'markdown': self.ids |= set(anchors(cell.source))
+            for output in cell.get('outputs', []): self.ids |= set(anchors(output.get('data', {}).get('text/markdown', '')))
+        self.feed(self.html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == 'a' and attributes.get('href'): self.links.append(attributes['href'])
+        if tag == 'img': self.images.append(attributes)
+        if attributes.get('id'): self.ids.add(attributes['id'])
+
+
+def anchors(text: str):
+    "The anchors that Quarto gives to the headings in `text`: lower case, hyphens for blanks, no other punctuation."
+    for heading in re.findall(r'^#{1,6} +(.+?) *$', ''.join(text), flags=re.MULTILINE):
+        given = re.search(r'\{#([\w.-]+)[^}]*\}$', heading)
+        words = re.sub(r'\[([^\]]*)\]\([^)]*\)(\{[^}]*\})?', r'\1', heading).lower()
+        yield given.group(1) if given else re.sub(r'^[^a-z]+', '', re.sub(r'[^\w\s.-]', '', words).strip().replace(' ', '-'))
+
+
+def test_sidebar_holds_every_page_once():
+    assert sorted(sidebar()) == NOTEBOOKS
+
+
+def test_sidebar_is_in_reading_order():
+    assert sidebar()[0] == 'index.ipynb'
+    assert sidebar()[1:] == [name for name in NOTEBOOKS if name != 'index.ipynb']
+
+
+def test_quarto_stub():
+    assert yaml.safe_load((ROOT/'nbs/_quarto.yml').read_text())['metadata-files'] == ['nbdev.yml', '../_quarto.yml']
+    nbdev_yml = yaml.safe_load((ROOT/'nbs/nbdev.yml').read_text())
+    assert nbdev_yml['website']['title'] == CONFIG.title
+    assert nbdev_yml['website']['site-url'] == SITE.rstrip('/')
+
+
+def test_pages_have_title_and_subtitle(site):
+    assert len(site) == len(NOTEBOOKS)
+    for page in site.values():
+        assert page.front_matter.get('title'), page.source.name
+        assert page.front_matter.get('description'), page.source.name
+
+
+def test_links(site):
+    missing = []
+    for page in site.values():
+        for link in page.links:
+            link = link.removeprefix(SITE)
+            target, _, anchor = unquote(link).partition('#')
+            if target.startswith(CODE): there = (ROOT/target.removeprefix(CODE)).is_file()
+            elif re.match(r'[a-z]+:', target): continue
+            else:
+                name = target.removesuffix('.ipynb')
+                name = re.sub(r'^\d+[a-zA-Z0-9]*_', '', name) + '.html' if target.endswith('.ipynb') else target or page.name
+                there = name in site and (not anchor or anchor in site[name].ids)
+            if not there: missing.append(f'{page.source.name}: {link}')
+    assert not missing, missing
+
+
+def test_images(site):
+    for page in site.values():
+        for image in page.images:
+            source = image['src']
+            if source.startswith('data:image/'):
+                try: assert len(base64.b64decode(source.partition('base64,')[2], validate=True)) > 100, page.source.name
+                except binascii.Error: pytest.fail(f'{page.source.name}: an image that is none')
+            else:
+                assert (ROOT/'nbs'/unquote(source)).is_file(), f'{page.source.name}: {source}'
+                assert image.get('alt'), f'{page.source.name}: {source} has no description'
+
+
+def test_no_traceback(site):
+    for page in site.values(): assert 'Traceback (most recent call last)' not in page.html, page.source.name
+
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_stored_outputs(name):
+    "No error, no warning, no widget state, no path of the machine that ran it, and light enough for a reader."
+    text = (ROOT/'nbs'/name).read_text(encoding='utf-8')
+    notebook = json.loads(text)
+    outputs = [output for cell in notebook['cells'] for output in cell.get('outputs', [])]
+    assert 'widgets' not in notebook['metadata']
+    assert not [output for output in outputs if output['output_type'] == 'error']
+    assert not [output for output in outputs if output.get('name') == 'stderr' and 'Warning' in ''.join(output['text'])]
+    assert not re.search(r'/(work|home|root|Users)/', text)
+    assert len(text) < 1_000_000
+
+
+@pytest.mark.parametrize('name', [name for name in NOTEBOOKS if name != 'index.ipynb'])
+def test_stored_pictures(name):
+    "A page shows the outputs that its notebook stores."
+    outputs = [output for cell in json.loads((ROOT/'nbs'/name).read_text())['cells'] for output in cell.get('outputs', [])]
+    assert outputs, 'execute it and store its outputs'
+
+
+def test_notebooks_are_clean(copy):
+    nbdev(copy, 'from nbdev.clean import nbdev_clean; nbdev_clean()')
+    assert not filecmp.cmpfiles(ROOT/'nbs', copy/'nbs', NOTEBOOKS, shallow=False)[1:] != ([], [])
+
+
+def test_package_is_what_the_notebooks_say(copy):
+    modules = [path.name for path in (copy/'inpaint_nb').glob('*.py')]
+    for name in modules:
+        if name != '__init__.py': (copy/'inpaint_nb'/name).unlink()
+    nbdev(copy, 'from nbdev.doclinks import nbdev_export; nbdev_export()')
+    assert sorted(path.name for path in (copy/'inpaint_nb').glob('*.py')) == sorted(modules)
+    assert not filecmp.cmpfiles(ROOT/'inpaint_nb', copy/'inpaint_nb', modules, shallow=False)[1]

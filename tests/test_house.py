@@ -1,0 +1,73 @@
+"""What the project is made of, and what it tells those who install it."""
+import os, re, subprocess
+from configparser import ConfigParser
+from importlib.metadata import entry_points, requires
+from pathlib import Path
+from shlex import split
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+TOP = {'nbs', 'inpaint_nb', 'settings.ini', 'setup.py', '_quarto.yml', 'tests', 'README.md',
+       '.ci', '.github', 'LICENSE', '.gitignore', 'CHANGELOG.md'}
+SETTINGS = ConfigParser(delimiters=['='])
+SETTINGS.read(ROOT/'settings.ini', encoding='utf-8')
+SETTINGS = SETTINGS['DEFAULT']
+
+
+@pytest.mark.skipif(not (ROOT/'.git').exists(), reason='not a checkout')
+def test_top_level():
+    files = subprocess.run(['git', '-c', 'safe.directory=*', 'ls-files', '--cached', '--others', '--exclude-standard'],
+                           cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert {name.split('/')[0] for name in files if (ROOT/name).exists()} == TOP
+
+
+def test_requirements_leave_room():
+    "Colab brings its own torch: nothing that a user needs may be pinned."
+    for text in split(SETTINGS['requirements']):
+        assert not re.search('==|~=', str(Requirement(text).specifier)), text
+
+
+def test_installed_as_declared():
+    declared = split(SETTINGS['requirements']) + split(SETTINGS['dev_requirements'])
+    names = {Requirement(text).name for text in declared}
+    assert {Requirement(text).name for text in requires('inpaint_nb')} == names
+
+
+def imported() -> set[str]:
+    "The distributions whose modules the package imports."
+    modules = {'cv2': 'opencv-python', 'PIL': 'pillow'}
+    text = '\n'.join(path.read_text(encoding='utf-8') for path in (ROOT/'inpaint_nb').glob('*.py'))
+    found = set(re.findall(r'^\s*(?:import|from) +([a-zA-Z_]\w*)', text, flags=re.MULTILINE))
+    return {modules.get(name, name) for name in found}
+
+
+def test_requires_what_it_imports_and_nothing_else():
+    needed = {Requirement(text).name for text in split(SETTINGS['requirements'])}
+    optional = {'lpips'}  # only for --loss l1lpips, which says how to get it
+    import sys
+    assert imported() - set(sys.stdlib_module_names) - optional - {'inpaint_nb'} == needed - {'ipywidgets'}
+
+
+@pytest.mark.parametrize('script', ['inpaint_create_training_data', 'inpaint_train', 'inpaint_stereo', 'inpaint_demo'])
+def test_console_scripts(script):
+    [entry] = entry_points(group='console_scripts', name=script)
+    assert callable(entry.load())
+
+
+def test_nbdev_index():
+    [entry] = entry_points(group='nbdev', name='inpaint_nb')
+    assert set(entry.load()) == {'settings', 'syms'}
+
+
+def test_ci_script():
+    assert os.access(ROOT/'.ci/run', os.X_OK)
+    subprocess.run(['bash', '-n', ROOT/'.ci/run'], check=True)
+
+
+def test_workflows_pin_what_must_be_pinned():
+    docs = (ROOT/'.github/workflows/docs.yml').read_text()
+    assert 'version: 1.7.34' in docs
+    tests = (ROOT/'.github/workflows/ci.yml').read_text()
+    for version in ('3.10', '3.11', '3.12', '3.13'): assert f"'{version}'" in tests
