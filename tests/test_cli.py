@@ -1,0 +1,302 @@
+"""Whole command lines, as a user types them: exit status, one line on standard error, files."""
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from inpaint_nb.models import create_model, save_model
+from inpaint_nb.scenes import random_scene
+
+ENV = dict(os.environ, OMP_NUM_THREADS='1', PYTHONUNBUFFERED='1')
+PROGRAMS = ['inpaint_create_training_data', 'inpaint_train', 'inpaint_stereo', 'inpaint_demo']
+COMMANDS = [['inpaint_create_training_data', 'inpaint'], ['inpaint_train', 'inpaint'], ['inpaint_stereo'], ['inpaint_demo']]
+TINY = '--size 64 --batch-size 2 --backward-step 1 --num-samples 4 --max-epoch 2 --learning-rate-cycles 1 --num-workers 0 --eval-step 1 --save-eval-step 1 --gpu -1'.split()
+
+
+def command_line(program: str, *arguments) -> list[str]:
+    "The command as the operating system starts it: the installed script."
+    return [str(Path(sys.executable).parent/program), *map(str, arguments)]
+
+
+def run(program: str, *arguments, **settings) -> subprocess.CompletedProcess:
+    "What a command line comes to."
+    return subprocess.run(command_line(program, *arguments), env=ENV, capture_output=True, text=True, timeout=240, **settings)
+
+
+def refused(status: int, *line, says: list[str]):
+    "A command must end with `status` and one line that says all of `says`."
+    done = run(*line)
+    assert done.returncode == status, (done.returncode, done.stderr)
+    errors = [text for text in done.stderr.splitlines() if text.startswith('error: ')]
+    assert len(errors) == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == errors[0]
+    if status == 2: assert len(done.stderr.splitlines()) == 1
+    assert 'Traceback' not in done.stderr
+    for text in says: assert text in errors[0], errors[0]
+
+
+@pytest.fixture(scope='session')
+def root(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp('cli')
+
+
+@pytest.fixture(scope='session')
+def photos(root) -> Path:
+    "Four scenes as photos, one of them to judge."
+    for number, name in enumerate(('train/0', 'train/1', 'train/2', 'eval/3')):
+        path = root/'photos'/f'{name}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random_scene(number, size=(240, 320)).image[0].permute(1, 2, 0).mul(255).byte().numpy()
+        Image.fromarray(pixels).save(path)
+    return root/'photos'
+
+
+@pytest.fixture(scope='session')
+def records(root, photos) -> Path:
+    "Records made by the command line."
+    done = run('inpaint_create_training_data', 'inpaint', '--dataset-dir', photos, '-o', root/'records', '--prefix', 'scene',
+               '--model-type', 'Pseudo', '--size', 128, '--max-workers', 2)
+    assert done.returncode == 0, done.stderr
+    return root/'records'
+
+
+@pytest.fixture(scope='session')
+def models(root, records) -> Path:
+    "A model trained by the command line."
+    done = run('inpaint_train', 'inpaint', '-i', records, '--model-dir', root/'models', '--loss', 'l1', '--seed', 1, *TINY)
+    assert done.returncode == 0, done.stderr
+    return root/'models'
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+# --- help and wrong command lines: fast, and before any work
+
+@pytest.mark.parametrize('line', [[program] for program in PROGRAMS[:2]] + COMMANDS, ids=' '.join)
+def test_help(line):
+    done = run(*line, '-h')
+    assert done.returncode == 0 and done.stdout.startswith('usage: ') and not done.stderr
+
+
+@pytest.mark.parametrize('line', COMMANDS, ids=' '.join)
+def test_help_is_fast(line):
+    "The best of three stays below half a second, and PyTorch is not imported."
+    def seconds():
+        start = time.perf_counter()
+        run(*line, '-h')
+        return time.perf_counter() - start
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+@pytest.mark.parametrize('arguments', [['-h'], ['--nonsense']])
+@pytest.mark.parametrize('name', ['create_training_data', 'train', 'stereo', 'demo'])
+def test_no_torch_before_work(name, arguments):
+    code = (f'import sys\nfrom inpaint_nb.cli import {name}\ntry: {name}({arguments})\nexcept SystemExit: pass\n'
+            'print("heavy:", *sorted({"torch", "numpy", "cv2", "matplotlib"} & set(sys.modules)))')
+    done = subprocess.run([sys.executable, '-c', code], env=ENV, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == 'heavy:'
+
+
+@pytest.mark.parametrize('program', PROGRAMS)
+def test_nothing_given(program):
+    refused(2, program, says=['required'])
+
+
+@pytest.mark.parametrize('line', COMMANDS, ids=' '.join)
+def test_unknown_option(line):
+    required = {'inpaint_create_training_data': '--dataset-dir a -o b --prefix c --model-type Pseudo', 'inpaint_train': '-i a --model-dir b',
+                'inpaint_stereo': 'a -o b', 'inpaint_demo': 'a'}[line[0]].split()
+    refused(2, *line, *required, '--nonsense', says=['--nonsense'])
+
+
+@pytest.mark.parametrize('line', ['inpaint_create_training_data split -i a', 'inpaint_train other -i a'])
+def test_unknown_subcommand(line):
+    refused(2, *line.split(), says=[line.split()[1], 'inpaint'])
+
+
+def test_wrong_values(root, photos):
+    line = ['inpaint_create_training_data', 'inpaint', '--dataset-dir', photos, '-o', root/'never', '--prefix', 'p']
+    refused(2, *line, '--model-type', 'Pseudo', '--num-samples', 'two', says=['--num-samples', 'two'])
+    refused(2, *line, '--model-type', 'Pseudo', '--divergence-level', 4, says=['divergence', '4'])
+    refused(2, *line, '--model-type', 'Pseudo', '--size', 3, says=['size', '3'])
+    refused(2, *line, '--model-type', 'Any_X', says=['--model-type', 'Any_X', 'Pseudo'])
+    assert not (root/'never').exists()
+
+
+def test_wrong_settings(root, records):
+    line = ['inpaint_train', 'inpaint', '-i', records, '--model-dir', root/'never']
+    refused(2, *line, '--loss', 'l3', says=['--loss', 'l3', 'l1lpips'])
+    refused(2, *line, '--optimizer', 'sgdx', says=['--optimizer', 'sgdx', 'adamw'])
+    refused(2, *line, '--batch-size', 0, says=['--batch-size', '0'])
+    assert not (root/'never').exists()
+
+
+# --- the guides' commands
+
+def test_records(records):
+    made = files(records)
+    assert {name.split('/')[0] for name in made} == {'train', 'eval'}
+    for name in made:
+        assert name.split('/')[1].startswith('scene_Pseudo_') and name.endswith(('_C.png', '_M.png'))
+        assert Image.open(records/name).size == (128, 128)
+
+
+def test_records_again(root, photos, records):
+    "The same command again makes nothing and changes nothing."
+    before = files(records)
+    done = run('inpaint_create_training_data', 'inpaint', '-i', photos, '--data-dir', records, '--prefix', 'scene', '--model-type', 'Pseudo', '--size', 128)
+    assert done.returncode == 0 and done.stdout.startswith('0 records made')
+    assert files(records) == before
+
+
+def test_another_seed_is_refused(photos, records):
+    refused(1, 'inpaint_create_training_data', 'inpaint', '--dataset-dir', photos, '-o', records, '--prefix', 'scene', '--model-type', 'Pseudo',
+            '--size', 128, '--seed', 5, says=['seed', '5', '71'])
+
+
+def test_trained(models):
+    assert {'inpaint.light_inpaint_v1.pth', 'inpaint.light_inpaint_v1.checkpoint.pth'} <= set(files(models))
+    assert [name for name in files(models) if name.startswith('eval/')]
+
+
+def test_resume(root, records, models):
+    "One epoch more."
+    done = run('inpaint_train', 'inpaint', '-i', records, '--model-dir', models, '--loss', 'l1', *TINY, '--max-epoch', 3, '--resume')
+    assert done.returncode == 0, done.stderr
+    checkpoint = torch.load(models/'inpaint.light_inpaint_v1.checkpoint.pth', weights_only=True)
+    assert checkpoint['last_epoch'] == 3
+
+
+def test_start_from_a_checkpoint(root, records, models):
+    done = run('inpaint_train', 'inpaint', '-i', records, '--model-dir', root/'fine', '--loss', 'l1', *TINY, '--max-epoch', 1,
+               '--checkpoint-file', models/'inpaint.light_inpaint_v1.pth')
+    assert done.returncode == 0, done.stderr
+
+
+def test_stereo(root, photos, models):
+    done = run('inpaint_stereo', photos/'eval/3.png', '-o', root/'stereo.png', '--checkpoint-file', models/'inpaint.light_inpaint_v1.pth',
+               '--model-type', 'Pseudo', '--divergence', 3)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(root/'stereo.png').size == (640, 240)
+
+
+# --- what can go wrong
+
+RECORDS = ['--prefix', 'p', '--model-type', 'Pseudo', '--size', 128]
+
+
+def make(dataset_dir, data_dir): return ['inpaint_create_training_data', 'inpaint', '--dataset-dir', dataset_dir, '-o', data_dir, *RECORDS]
+
+
+def test_missing_folder(tmp_path, records):
+    refused(1, *make(tmp_path/'nowhere', tmp_path/'out'), says=['nowhere'])
+    refused(1, 'inpaint_train', 'inpaint', '-i', tmp_path/'nowhere', '--model-dir', tmp_path/'models', '--loss', 'l1', says=['nowhere'])
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_train(tmp_path):
+    (tmp_path/'photos/eval').mkdir(parents=True)
+    refused(1, *make(tmp_path/'photos', tmp_path/'out'), says=['photos/train'])
+    refused(1, 'inpaint_train', 'inpaint', '-i', tmp_path/'photos', '--model-dir', tmp_path/'models', '--loss', 'l1', says=['photos/train'])
+    assert not (tmp_path/'out').exists() and not (tmp_path/'models').exists()
+
+
+def test_empty_folder(tmp_path):
+    for part in ('train', 'eval'): (tmp_path/'photos'/part).mkdir(parents=True)
+    refused(1, *make(tmp_path/'photos', tmp_path/'out'), says=['photos'])
+    refused(1, 'inpaint_train', 'inpaint', '-i', tmp_path/'photos', '--model-dir', tmp_path/'models', '--loss', 'l1', says=['photos/train'])
+
+
+@pytest.fixture
+def damaged(tmp_path, photos) -> Path:
+    "A folder with nothing readable in it: a JPEG cut in half, a text that calls itself a picture."
+    for part in ('train', 'eval'): (tmp_path/'damaged'/part).mkdir(parents=True)
+    Image.open(photos/'train/0.png').save(tmp_path/'whole.jpg')
+    data = (tmp_path/'whole.jpg').read_bytes()
+    (tmp_path/'damaged/train/cut.jpg').write_bytes(data[:len(data) // 2])
+    (tmp_path/'damaged/eval/text.png').write_text('not a picture')
+    return tmp_path/'damaged'
+
+
+def test_unreadable_pictures_only(tmp_path, damaged):
+    done = run(*make(damaged, tmp_path/'out'))
+    assert done.returncode == 1
+    for name in ('train/cut.jpg', 'eval/text.png'): assert name in done.stdout
+    assert not files(tmp_path/'out')
+    assert done.stderr.splitlines()[-1].startswith('error: no records')
+
+
+def test_unreadable_pictures_among_others(tmp_path, damaged, photos):
+    for part in ('train', 'eval'):
+        for photo in (photos/part).iterdir(): (damaged/part/photo.name).write_bytes(photo.read_bytes())
+    done = run(*make(damaged, tmp_path/'out'))
+    assert done.returncode == 0
+    for name in ('train/cut.jpg', 'eval/text.png'): assert name in done.stdout
+    assert files(tmp_path/'out')
+
+
+@pytest.mark.parametrize('name', ['train/cut.jpg', 'eval/text.png'])
+def test_stereo_of_an_unreadable_picture(tmp_path, damaged, models, name):
+    refused(1, 'inpaint_stereo', damaged/name, '-o', tmp_path/'out.png', '--checkpoint-file', models/'inpaint.light_inpaint_v1.pth',
+            '--model-type', 'Pseudo', says=[name])
+    assert not (tmp_path/'out.png').exists()
+
+
+@pytest.fixture
+def wrong_checkpoints(tmp_path) -> dict[str, Path]:
+    "Files that are no checkpoint of the model."
+    (tmp_path/'text.pth').write_text('not a checkpoint')
+    torch.save({'weights': torch.zeros(3)}, tmp_path/'other.pth')
+    save_model(create_model('light_inpaint_v1'), tmp_path/'video.pth')
+    stored = torch.load(tmp_path/'video.pth', weights_only=True)
+    torch.save(stored | {'name': 'inpaint.light_video_inpaint_v1'}, tmp_path/'video.pth')
+    return {name: tmp_path/f'{name}.pth' for name in ('text', 'other', 'video', 'missing')}
+
+
+@pytest.mark.parametrize('name', ['text', 'other', 'video', 'missing'])
+def test_wrong_checkpoint(tmp_path, photos, records, wrong_checkpoints, name):
+    path = wrong_checkpoints[name]
+    refused(1, 'inpaint_stereo', photos/'eval/3.png', '-o', tmp_path/'out.png', '--checkpoint-file', path, '--model-type', 'Pseudo', says=[path.name])
+    refused(1, 'inpaint_train', 'inpaint', '-i', records, '--model-dir', tmp_path/'models', '--loss', 'l1', '--checkpoint-file', path, *TINY, says=[path.name])
+    assert not (tmp_path/'out.png').exists() and not (tmp_path/'models').exists()
+
+
+def test_resume_without_a_checkpoint(tmp_path, records):
+    refused(1, 'inpaint_train', 'inpaint', '-i', records, '--model-dir', tmp_path/'models', '--loss', 'l1', '--resume', *TINY, says=['resume', 'models'])
+    assert not (tmp_path/'models').exists()
+
+
+def test_output_not_writable(tmp_path, photos, records, models):
+    "A folder inside a file cannot be made, not even by root."
+    (tmp_path/'file').write_text('no folder')
+    inside = tmp_path/'file/inside'
+    refused(1, *make(photos, inside), says=['file/inside'])
+    refused(1, 'inpaint_train', 'inpaint', '-i', records, '--model-dir', inside, '--loss', 'l1', *TINY, says=['file/inside'])
+    refused(1, 'inpaint_stereo', photos/'eval/3.png', '-o', inside/'out.png', '--checkpoint-file', models/'inpaint.light_inpaint_v1.pth',
+            '--model-type', 'Pseudo', says=['file/inside'])
+    refused(1, 'inpaint_demo', inside, says=['file/inside'])
+
+
+def test_debug_shows_where(tmp_path):
+    done = run(*make(tmp_path/'nowhere', tmp_path/'out'), '--debug')
+    assert done.returncode == 1 and 'Traceback' in done.stderr and done.stderr.splitlines()[-1].startswith('error: ')
+
+
+# --- stopping
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(tmp_path, records, number):
+    "Ctrl-C and a request to end: 130, one line that says how to go on, and it does go on."
+    line = ['inpaint_train', 'inpaint', '-i', records, '--model-dir', tmp_path/'models', '--loss', 'l1', *TINY, '--num-samples', 2000]
+    process = subprocess.Popen(command_line(*line), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path/'models').exists(): time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].startswith('interrupted: ') and '--resume' in errors.splitlines()[-1]
+    assert run(*line, '--num-samples', 4, '--resume').returncode == 0

@@ -1,0 +1,346 @@
+"Records on disk: golden numbers, hostile pictures, several workers, kill and rerun."
+import json, os, random, signal, subprocess, sys, time
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from inpaint_nb import datasets
+from inpaint_nb.datasets import (HardExampleSampler, InpaintDataset, grid_crop, keyed_random, list_records, make_image_records,
+                                 photo_size, read_photo, read_record, record_note, thicken_mask, write_record)
+from inpaint_nb.scenes import random_scene
+
+GOLDEN = Path(__file__).parents[2]/'shared/reference/golden'
+golden = lambda name: pytest.mark.skipif(not (GOLDEN/name).exists(), reason=f'needs ../shared/reference/golden/{name}')
+
+
+def scene_photo(seed, size=(270, 360)):
+    return Image.fromarray((random_scene(seed, size=size).image[0].permute(1, 2, 0) * 255).byte().numpy())
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob('*')) if path.is_file()}
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('photos')
+    for part, seeds in (('eval', (10,)), ('train', (11, 12, 13))):
+        (folder/part).mkdir()
+        for seed in seeds: scene_photo(seed).save(folder/part/f'{seed}.png')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def records(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('records')
+    make(photos, folder)
+    return folder
+
+
+def make(photos, folder, **options):
+    return make_image_records(photos, folder, 'test', 'Pseudo', **dict(dict(divergence_level=3, progress=False), **options))
+
+
+# Golden numbers
+
+@golden('hard_example_sampler.npz')
+@pytest.mark.parametrize('case', ['linear', 'linear_partial_cover', 'linear_too_few', 'linear_nan'])
+def test_sampler_weights(case):
+    data = np.load(GOLDEN/'hard_example_sampler.npz')
+    config = json.loads(str(data[f'{case}|config']))
+    sampler = HardExampleSampler(config['N'], 100, history=config['history'], scale=config['scale'])
+    steps = list(zip(data[f'{case}|indices'], data[f'{case}|losses']))
+    per_epoch = len(steps) // config['epochs']
+    for epoch in range(config['epochs']):
+        for indices, loss in steps[epoch * per_epoch:(epoch + 1) * per_epoch]: sampler.record_loss(torch.tensor(indices), loss)
+        sampler.update_weights()
+        expected, means = data[f'{case}|weights_after_epoch'][epoch], data[f'{case}|loss_sma_after_epoch'][epoch]
+        if np.isnan(expected).any() or np.isnan(means).any():  # a loss of NaN has entered there; here it must not
+            assert case == 'linear_nan' and sampler.weights.isfinite().all()
+            assert sampler.weights.min() > 0 and len(list(sampler)) == 100
+            continue
+        ours = torch.where(sampler.seen > 0, sampler.losses.nanmean(1), torch.inf)
+        np.testing.assert_allclose(ours, means, rtol=1e-6)
+        np.testing.assert_allclose(sampler.weights, expected, atol=1e-5)
+
+
+@golden('hard_example_sampler.npz')
+@pytest.mark.parametrize('case, losses', [('linear_constant', [0.1] * 5)])
+def test_sampler_constant_losses(case, losses):
+    sampler = HardExampleSampler(6, 10)
+    for index, loss in enumerate(losses): sampler.record_loss([index], loss)
+    sampler.update_weights()
+    np.testing.assert_allclose(sampler.weights, np.load(GOLDEN/'hard_example_sampler.npz')[f'{case}|weights'], atol=1e-6)
+
+
+@golden('extras_dataset.npz')
+def test_eval_crops():
+    data = np.load(GOLDEN/'extras_dataset.npz')
+    for number in range(3):
+        mask, (top, left) = data[f'eval_crop|{number}|mask'], data[f'eval_crop|{number}|offset_yx']
+        assert grid_crop(mask, 256) == (top, left)
+        total = mask[top:top + 256, left:left + 256].sum() / 255
+        assert total == pytest.approx(float(data[f'eval_crop|{number}|mask_sum']), rel=1e-5)
+    assert grid_crop(np.zeros((512, 512), np.uint8), 256) == tuple(data['eval_crop|empty_mask|offset_yx'])
+
+
+@golden('extras_dataset.npz')
+def test_dilation_steps():
+    data = np.load(GOLDEN/'extras_dataset.npz')
+    dot = torch.zeros(1, 1, 1, 64, dtype=torch.bool)
+    dot[..., 32] = True
+    grown = [thicken_mask(dot, keyed_random('steps', draw)).nonzero()[:, -1] for draw in range(8000)]
+    for steps, name in (([c.max().item() - 32 for c in grown], 'right'), ([32 - c.min().item() for c in grown], 'left')):
+        expected = data[f'{name}_dilate_steps_hist']
+        share = np.bincount(steps, minlength=len(expected)) / len(steps)
+        np.testing.assert_allclose(share, expected / expected.sum(), atol=0.02)
+
+
+# Making records
+
+def test_workers_and_rerun(photos, records, tmp_path):
+    whole = contents(records)
+    assert any(name.startswith('train/') for name in whole)
+    make(photos, tmp_path/'one', max_workers=1)
+    make(photos, tmp_path/'three', max_workers=3)
+    assert contents(tmp_path/'one') == contents(tmp_path/'three') == whole
+    again = make(photos, tmp_path/'one', max_workers=3)
+    assert again.made == 0 and again.reused == len(whole) // 2
+    assert contents(tmp_path/'one') == whole
+
+
+def test_finished_photos_are_not_decoded(photos, records, monkeypatch):
+    def fail(*args): raise AssertionError('decoded a finished photo')
+    monkeypatch.setattr('inpaint_nb.datasets.open_photo', fail)
+    assert make(photos, records).made == 0
+
+
+def test_record_contents(records):
+    for part in ('train', 'eval'):
+        for name in list_records(records/part):
+            picture, mask = read_record(records/part, name)
+            assert picture.shape == (512, 512, 3) and mask.shape == (512, 512)
+            assert set(np.unique(mask)) == {0, 255} and (mask > 0).sum() > 300
+            note = record_note(records/part/f'{name}_M.png')
+            assert note['options']['seed'] == 71 and note['source'].startswith(name.split('_')[2])
+            assert [int(number) for number in name.split('_')[3:]] in note['kept']
+
+
+def test_seed_level_and_samples(photos, records, tmp_path):
+    make(photos, tmp_path/'seed', seed=5, eval_only=True)
+    assert not (tmp_path/'seed/train').exists()
+    seed, whole = contents(tmp_path/'seed'), contents(records)
+    assert seed and all(whole.get(name) != data for name, data in seed.items())
+    more = make(photos, tmp_path/'more', num_samples=1)
+    grown = make(photos, tmp_path/'more', num_samples=2)
+    assert grown.made + grown.reused > more.made
+    pixels = lambda folder, name: np.asarray(Image.open(folder/name))
+    for name in whole: np.testing.assert_array_equal(pixels(tmp_path/'more', name), pixels(records, name))
+    with pytest.raises(ValueError, match='was made with divergence_level 3, not 2'): make(photos, tmp_path/'more', divergence_level=2)
+
+
+def test_large_records(photos, tmp_path):
+    make(photos, tmp_path, size=1200, eval_only=True, num_samples=1)
+    names = list_records(tmp_path/'eval')
+    assert {read_record(tmp_path/'eval', name)[1].shape for name in names} == {(1200, 1200)}
+
+
+def hostile_folder(folder):
+    picture = scene_photo(20)
+    big = scene_photo(21, (540, 720))
+    train = folder/'train'
+    train.mkdir(parents=True); (folder/'eval').mkdir()
+    save = lambda image, name, **options: image.save(train/name, **options)
+    big.save(folder/'whole.jpg', quality=90)
+    whole = (folder/'whole.jpg').read_bytes()
+    (train/'cut.jpg').write_bytes(whole[:len(whole) // 2])
+    (train/'short.JPG').write_bytes(whole[:-200])
+    big.save(folder/'whole.png')
+    (train/'cut.png').write_bytes((folder/'whole.png').read_bytes()[:20000])
+    (train/'text.png').write_text('this is no picture\n')
+    (train/'zero.png').touch()
+    (train/'folder.png').mkdir()
+    (train/'gone.jpg').symlink_to(folder/'nowhere.jpg')
+    (train/'.hidden.jpg').write_bytes(b'no')
+    save(Image.new('RGB', (900, 200)), 'strip.png')
+    exif = Image.Exif(); exif[0x0112] = 8
+    save(picture, 'phone.jpg', exif=exif)
+    save(picture.convert('CMYK'), 'cmyk.tif')
+    save(picture.quantize(16), 'palette.bmp')
+    save(Image.fromarray(np.asarray(picture.convert('L')).astype(np.uint16) * 257), 'wide.png')
+    save(picture.convert('LA'), 'alpha.webp')
+    save(picture.convert('F'), 'float.tiff')
+    save(picture, 'moving.png', save_all=True, append_images=[big.resize(picture.size)])
+    save(picture, 'ünï côde.ppm')
+    save(Image.new('RGB', (1, 1), 'red'), 'one.png')
+    return folder
+
+
+def test_hostile_pictures(tmp_path):
+    folder = hostile_folder(tmp_path/'photos')
+    summary = make(folder, tmp_path/'out', num_samples=1)
+    bad = {'cut.jpg', 'short.JPG', 'cut.png', 'text.png', 'zero.png', 'strip.png'}
+    assert {name.split('/')[1] for name in summary.skipped} == bad
+    for name, reason in summary.skipped.items():
+        assert '\n' not in reason and '0x' not in reason
+        assert f'skipped {name}: {reason}' in str(summary)
+    assert summary.photos == 15 and summary.made > 0
+    made = {record_note(path)['source'] for path in (tmp_path/'out/train').glob('*_M.png')}
+    assert len(made) >= 6
+    assert contents(tmp_path/'out').keys() == {f'train/{name}_{part}.png' for name in list_records(tmp_path/'out/train') for part in 'CM'}
+
+
+def test_orientation_tag():
+    base = Image.fromarray(np.arange(8 * 12 * 3, dtype=np.uint8).reshape(8, 12, 3))
+    for tag in range(1, 9):
+        exif = Image.Exif(); exif[0x0112] = tag
+        base.save(file := BytesIO(), 'PNG', exif=exif)
+        assert photo_size(file.getvalue()) == read_photo(file.getvalue()).size == ((12, 8) if tag < 5 else (8, 12))
+
+
+def test_nothing_made(tmp_path):
+    for part in ('train', 'eval'): (tmp_path/'photos'/part).mkdir(parents=True)
+    Image.new('RGB', (300, 300), 'blue').save(tmp_path/'photos/train/flat.png')
+    (tmp_path/'photos/train/text.png').write_text('no')
+    summary = make(tmp_path/'photos', tmp_path/'out', divergence_level=1)
+    assert (summary.made, summary.reused, summary.photos) == (0, 0, 2)
+    assert list(summary.skipped) == ['train/text.png'] and summary.rejected == 4
+
+
+# Killed and run again
+
+CHILD = """import sys
+from inpaint_nb.datasets import make_image_records
+print('ready', flush=True)
+make_image_records(sys.argv[1], sys.argv[2], 'test', 'Pseudo', divergence_level=3, max_workers=2, progress=False)
+print('done', flush=True)
+"""
+
+
+def start(photos, folder):
+    child = subprocess.Popen([sys.executable, '-c', CHILD, str(photos), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             cwd=Path(__file__).parents[1], env=dict(os.environ, OMP_NUM_THREADS='1'))
+    assert child.stdout.readline() == 'ready\n', child.stderr.read()
+    return child
+
+
+def wait_for_files(folder, child):
+    while child.poll() is None and not contents(folder): time.sleep(0.002)
+
+
+def test_killed_and_run_again(photos, records, tmp_path):
+    whole, out, chance, unfinished = contents(records), tmp_path/'out', random.Random(), 0
+    out.mkdir()
+    for _ in range(3):
+        child = start(photos, out)
+        begun = len(contents(out))
+        if not begun: wait_for_files(out, child)
+        time.sleep(chance.uniform(0, 0.6))
+        child.kill(); child.communicate()
+        unfinished += contents(out) != whole
+    assert unfinished, 'every run was over before it was killed'
+    make(photos, out)
+    assert contents(out) == whole
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals of Unix')
+@pytest.mark.parametrize('kind', [signal.SIGTERM, signal.SIGINT])
+def test_interrupted(photos, records, tmp_path, kind):
+    out = tmp_path/'out'
+    out.mkdir()
+    child = start(photos, out)
+    wait_for_files(out, child)
+    child.send_signal(kind)
+    sent = time.monotonic()
+    output, errors = child.communicate(timeout=30)
+    assert time.monotonic() - sent < 10
+    assert 'done' not in output and 'KeyboardInterrupt' in errors
+    assert all(not Path(name).name.startswith('.') for name in contents(out))
+    assert contents(out).items() <= contents(records).items()
+
+
+# Loading
+
+def test_same_batches_with_workers(records):
+    dataset = InpaintDataset(records/'train', seed=3)
+    def batches(**options):
+        sampler = HardExampleSampler(len(dataset), 8, seed=3)
+        loader, found = DataLoader(dataset, batch_size=4, sampler=sampler, **options), []
+        for epoch in (1, 2):
+            sampler.set_epoch(epoch)
+            found += list(loader)
+        return found
+    plain, workers = batches(), batches(num_workers=2, persistent_workers=True)
+    for here, there in zip(plain, workers, strict=True):
+        for one, two in zip(here, there, strict=True): assert torch.equal(one, two)
+    assert not torch.equal(plain[0][0], plain[2][0])
+
+
+def test_holes_inside_every_crop(records):
+    dataset = InpaintDataset(records/'train', size=128)
+    for index in range(len(dataset)):
+        for draw in range(20): assert dataset[index, 0, draw][1][:, 16:-16, 16:-16].any()
+
+
+def test_colour_change_reaches_input_and_truth(records):
+    dataset = InpaintDataset(records/'train')
+    changed = 0
+    for draw in range(60):
+        x, _, y, index = dataset[0, 0, draw]
+        assert torch.equal(x[:, 16:-16, 16:-16], y)
+        picture, _ = read_record(dataset.folder, dataset.records[index])
+        windows = np.lib.stride_tricks.sliding_window_view(picture[..., ::-1], (4, 4, 3))[:, :, 0]
+        corner = (x[:, :4, :4].permute(1, 2, 0) * 255).round().byte().numpy()
+        changed += not (windows == corner).all((2, 3, 4)).any()
+    assert 8 <= changed <= 30
+
+
+def test_colours_as_in_torchvision():
+    from torchvision.transforms.v2 import functional
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(2, 3, 40, 50, generator=generator)
+    image[..., :4, :], image[..., 4:8, :], image[:, :2, 8:12] = 0.5, 0, 0.3
+    for name, amounts in (('brightness', (0.6, 1.4)), ('contrast', (0.6, 1.4)), ('saturation', (0.8, 1.2)), ('hue', (-0.5, -0.1, 0, 0.1))):
+        for amount in amounts:
+            for one in image:
+                torch.testing.assert_close(getattr(datasets, f'adjust_{name}')(one, amount), getattr(functional, f'adjust_{name}')(one, amount), atol=1e-5, rtol=0)
+
+
+def test_records_of_the_reference(tmp_path):
+    rng = np.random.default_rng(1)
+    picture, mask = rng.integers(0, 256, (512, 512, 3), dtype=np.uint8), np.zeros((512, 512), np.uint8)
+    mask[100:140, 200:220], mask[300:310, 30:90] = 127, 255
+    Image.fromarray(picture).save(tmp_path/'image1_Any_B_abaee5b1_2_0_C.png'); Image.fromarray(mask).save(tmp_path/'image1_Any_B_abaee5b1_2_0_M.png')
+    x, hole, y, _ = InpaintDataset(tmp_path, training=False)[0]
+    top, left = grid_crop(mask, 256)
+    np.testing.assert_array_equal((x.permute(1, 2, 0) * 255).round().byte(), picture[top:top + 256, left:left + 256])
+    np.testing.assert_array_equal(hole[0], mask[top:top + 256, left:left + 256] > 0)
+    assert record_note(tmp_path/'image1_Any_B_abaee5b1_2_0_M.png') == {}
+
+
+@pytest.mark.parametrize('damage, message', [(b'', 'not a readable picture'), (b'text', 'not a readable picture')])
+def test_damaged_record_is_named(tmp_path, damage, message):
+    write_record(tmp_path, 'p_Pseudo_1', np.zeros((300, 300, 3), np.uint8), np.zeros((300, 300), bool))
+    (tmp_path/'p_Pseudo_1_C.png').write_bytes(damage)
+    with pytest.raises(ValueError, match=f'p_Pseudo_1_C.png is {message}'): InpaintDataset(tmp_path)[0]
+
+
+def test_resumed_sampler_draws_the_same():
+    def epoch(sampler, number):
+        sampler.set_epoch(number)
+        keys = list(sampler)
+        for index, _, draw in keys: sampler.record_loss([index], 0.1 + 0.01 * index + 0.001 * (draw % 7))
+        sampler.update_weights()
+        return keys
+    through = HardExampleSampler(20, 30, seed=9)
+    expected = [epoch(through, number) for number in range(4)]
+    first = HardExampleSampler(20, 30, seed=9)
+    for number in range(2): epoch(first, number)
+    second = HardExampleSampler(20, 30, seed=9)
+    second.load_state_dict(first.state_dict())
+    assert [epoch(second, number) for number in (2, 3)] == expected[2:]
