@@ -6,7 +6,7 @@
 __all__ = ['DEPTH_MODELS', 'DepthModel', 'normalise_depth', 'read_depth', 'write_depth', 'FileDepth', 'Pseudo', 'DepthInfo',
            'create_depth_model']
 
-# %% ../nbs/01a_depth.ipynb #e0b05781
+# %% ../nbs/01a_depth.ipynb #24f0177f
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ import torch
 from fastcore.basics import patch
 from PIL import Image
 
-# %% ../nbs/01a_depth.ipynb #cc5c4047
+# %% ../nbs/01a_depth.ipynb #b3883b36
 class DepthModel:
     "Pictures in, near = 1 depth out: the base of all depth models."
     name: str = ''             # as in --model-type and in the names of records
@@ -41,7 +41,7 @@ def _check_images(images):
         kind = f'{images.dtype} of shape {tuple(images.shape)}' if torch.is_tensor(images) else type(images).__name__
         raise ValueError(f'images must be a float tensor B, 3, H, W with values in 0..1, not {kind}')
 
-# %% ../nbs/01a_depth.ipynb #45a563a9
+# %% ../nbs/01a_depth.ipynb #cec21a95
 def normalise_depth(
     depth: np.ndarray,  # any shape and scale, larger is nearer; NaN is unknown
 ) -> np.ndarray:        # same shape; float32, 0..1
@@ -52,7 +52,7 @@ def normalise_depth(
     depth = np.nan_to_num(depth, nan=low, posinf=high, neginf=low)
     return ((depth - low) / max(high - low, 1e-12)).astype(np.float32)
 
-# %% ../nbs/01a_depth.ipynb #f7feb1bd
+# %% ../nbs/01a_depth.ipynb #a797b6c3
 def _read_png(path):
     "Grey PNG, 8 or 16 bits, as 0..1."
     with Image.open(path) as picture:
@@ -70,7 +70,7 @@ def _read_npy(path):
     inside = np.isfinite(depth).all() and depth.min() >= 0 and depth.max() <= 1
     return depth.astype(np.float32) if inside else normalise_depth(depth)
 
-
+# %% ../nbs/01a_depth.ipynb #88352a4c
 def read_depth(
     path: str | Path,  # .png (grey, 8 or 16 bits) or .npy (any shape that squeezes to height, width)
 ) -> torch.Tensor:     # 1, 1, h, w; 0 (far) .. 1 (near)
@@ -80,7 +80,7 @@ def read_depth(
     if not path.is_file(): raise FileNotFoundError(f'no depth map at {path}')
     if path.suffix.lower() not in readers: raise ValueError(f'{path} is no depth map: give a .png or .npy file')
     try: depth = readers[path.suffix.lower()](path)
-    except (OSError, ValueError, EOFError) as error: raise ValueError(f'cannot read the depth map {path}: {error}') from error
+    except (OSError, ValueError, EOFError, SyntaxError) as error: raise ValueError(f'cannot read the depth map {path}: {error}') from error
     return torch.from_numpy(depth)[None, None]
 
 
@@ -92,7 +92,7 @@ def write_depth(
     levels = (depth.detach().float().cpu().squeeze().clamp(0, 1).numpy() * 65535).round().astype(np.uint16)
     Image.fromarray(np.atleast_2d(levels)).save(path)
 
-# %% ../nbs/01a_depth.ipynb #501471d9
+# %% ../nbs/01a_depth.ipynb #e7ba5ff1
 class FileDepth(DepthModel):
     "Depth maps from files, matched to pictures by name."
     name, needs_paths = 'Files', True
@@ -117,7 +117,7 @@ class FileDepth(DepthModel):
             if found: return found[0]
         raise FileNotFoundError(f'no depth map for {path}: there is no {path.stem}.png or {path.stem}.npy in {top} or {top / path.parent.name}')
 
-# %% ../nbs/01a_depth.ipynb #42784048
+# %% ../nbs/01a_depth.ipynb #aac91895
 def _fits(depth, height, width):
     "Whether a depth map has the aspect ratio of a picture, within a tenth (networks round their sizes)."
     return .9 < depth.shape[-1] * height / (depth.shape[-2] * width) < 1.1
@@ -139,7 +139,7 @@ def infer(
     if len({depth.shape for depth in maps}) > 1: raise ValueError(f'the depth maps of one batch differ in size, for example {self.find(paths[0])}: take one picture at a time')
     return torch.cat(maps).to(images.device)
 
-# %% ../nbs/01a_depth.ipynb #1f6b843f
+# %% ../nbs/01a_depth.ipynb #47d742d2
 def _reduce(image, resolution):
     "3, H, W in 0..1 as h, w, 3 in 8 bits, short side at most `resolution`."
     height, width = image.shape[1:]
@@ -148,7 +148,7 @@ def _reduce(image, resolution):
     planes = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in image.numpy()]
     return (np.dstack(planes) * 255).round().clip(0, 255).astype(np.uint8)
 
-# %% ../nbs/01a_depth.ipynb #d1ab1ce5
+# %% ../nbs/01a_depth.ipynb #001bf920
 def _superpixels(lab, cell):
     "Number each pixel of an 8-bit picture (h, w, 3) by its patch, about `cell` pixels wide."
     height, width = lab.shape[:2]
@@ -165,7 +165,7 @@ def _superpixels(lab, cell):
     used = np.bincount(labels.ravel()) > 0
     return (np.cumsum(used) - 1)[labels]
 
-# %% ../nbs/01a_depth.ipynb #a6b13902
+# %% ../nbs/01a_depth.ipynb #110494f6
 class _Patches(NamedTuple):
     "What is known of each of n patches, and of each of e pairs of neighbours."
     size: np.ndarray    # n; pixels
@@ -190,7 +190,7 @@ def _describe(labels, lab):
     rows = np.bincount(index[:len(keys[0])], minlength=len(pairs)) / height
     return _Patches(size, colour, place, np.stack([pairs // count, pairs % count]), rows)
 
-# %% ../nbs/01a_depth.ipynb #5dfe60c1
+# %% ../nbs/01a_depth.ipynb #771877de
 def _merge(patches, scale, smallest):
     "Region number of each patch; `scale` is the bonus for small regions (colour difference times pixels)."
     first, second = patches.pairs
@@ -211,7 +211,7 @@ def _merge(patches, scale, smallest):
                 inner[i] = difference
     return np.unique([root(i) for i in range(len(parent))], return_inverse=True)[1]
 
-# %% ../nbs/01a_depth.ipynb #39d6f4e3
+# %% ../nbs/01a_depth.ipynb #bdf079d9
 def _arrange(patches, group, rng, draws=32):
     "Nearness of each region, 0..1, and the mean fall of depth along a row."
     count = group.max() + 1
@@ -228,7 +228,7 @@ def _arrange(patches, group, rng, draws=32):
     best = (steps @ contrast).argmax()
     return near[best], steps[best].sum()
 
-# %% ../nbs/01a_depth.ipynb #9a213012
+# %% ../nbs/01a_depth.ipynb #85ff6296
 def _relief(labels, patches, group, near, rng):
     "Depth of each pixel, float32, not yet scaled."
     height, width = labels.shape
@@ -256,7 +256,7 @@ def _invent(rgb, seed, enough=1.6, tries=5):
         scale /= 2
     return normalise_depth(_relief(labels, patches, group, near, rng))
 
-# %% ../nbs/01a_depth.ipynb #64d4d1c6
+# %% ../nbs/01a_depth.ipynb #4416228b
 class Pseudo(DepthModel):
     "Invented depth whose steps follow the picture's edges; no weights, no network."
     name = 'Pseudo'
@@ -266,7 +266,7 @@ class Pseudo(DepthModel):
         seed: int = 0,                  # whole number from 0; another seed, another depth for each picture
         resolution: int | None = None,  # short side of the result, pixels; default 392; a smaller picture keeps its size
     ):
-        if not (isinstance(seed, int) and seed >= 0): raise ValueError(f'seed is a whole number from 0, not {seed!r}')
+        if not (isinstance(seed, (int, np.integer)) and seed >= 0): raise ValueError(f'seed is a whole number from 0, not {seed!r}')
         if resolution is not None and resolution < 1: raise ValueError(f'resolution is a number of pixels from 1, not {resolution!r}')
         self.seed, self.resolution = seed, resolution or 392
 
@@ -280,7 +280,7 @@ class Pseudo(DepthModel):
         depths = [_invent(_reduce(image, self.resolution), self.seed) for image in images.detach().float().cpu()]
         return torch.from_numpy(np.stack(depths))[:, None].to(images.device)
 
-# %% ../nbs/01a_depth.ipynb #16deab68
+# %% ../nbs/01a_depth.ipynb #2332925e
 @dataclass(frozen=True)
 class DepthInfo:
     "An entry of `DEPTH_MODELS`."
@@ -310,7 +310,7 @@ DEPTH_MODELS: dict[str, DepthInfo] = {
     'Files': DepthInfo('16-bit PNG or NPY from a folder, by matching name', _create_files, 'Files:FOLDER', needs_paths=True),
 }
 
-# %% ../nbs/01a_depth.ipynb #22be6ac8
+# %% ../nbs/01a_depth.ipynb #35827197
 _IW3_MODELS = """
     ZoeD_N ZoeD_K ZoeD_NK ZoeD_Any_N ZoeD_Any_K Any_S Any_B Any_L Any_V2_S Any_V2_B Any_V2_L Any_V2_N Any_V2_K Any_V2_N_S Any_V2_N_B Any_V2_N_L
     Any_V2_K_S Any_V2_K_B Any_V2_K_L Distill_Any_S Distill_Any_B Distill_Any_L Any_V3_Mono Any_V3_Mono_01 DepthPro DepthPro_S""".split()

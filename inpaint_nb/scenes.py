@@ -6,7 +6,7 @@
 __all__ = ['TEXTURES', 'SHAPES', 'noise', 'palette', 'paint', 'surface', 'Layer', 'make_layer', 'Scene', 'random_scene',
            'random_clip']
 
-# %% ../nbs/00a_scenes.ipynb #b3276ddc
+# %% ../nbs/00a_scenes.ipynb #0573d1e8
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +19,7 @@ from fastcore.basics import patch
 
 from .warp import disparity
 
-# %% ../nbs/00a_scenes.ipynb #7eb31e2e
+# %% ../nbs/00a_scenes.ipynb #d3990734
 def noise(
     rng: np.random.Generator,  # source of all randomness
     height: int,               # pixels
@@ -39,7 +39,7 @@ def noise(
     total += np.float32(0.5)
     return np.clip(total, 0, 1, out=total)
 
-# %% ../nbs/00a_scenes.ipynb #a6e2e2a7
+# %% ../nbs/00a_scenes.ipynb #4cb739d4
 def palette(
     rng: np.random.Generator,  # source of all randomness
     count: int,                # number of colours
@@ -60,7 +60,7 @@ def paint(
     table = np.stack([np.interp(levels, stops, channel) for channel in colours.T], axis=1).astype(np.float32)
     return np.take(table, (weight * 1023).astype(np.int16), axis=0)
 
-# %% ../nbs/00a_scenes.ipynb #fb46a10d
+# %% ../nbs/00a_scenes.ipynb #d48fa2c6
 def _axes(rng, height, width, period, bend=0.4):
     "Two axes at right angles, in periods, turned by a random angle and bent by up to `bend` periods."
     angle = math.radians(rng.choice([0, 90, rng.uniform(0, 180)]) + rng.uniform(-4, 4))
@@ -74,7 +74,7 @@ def _soften(value, pixels):
     "A step at zero, softened: `value` changes by one over `pixels` pixels."
     return np.clip(value * np.float32(pixels / 1.5) + np.float32(.5), 0, 1)
 
-# %% ../nbs/00a_scenes.ipynb #cacf737c
+# %% ../nbs/00a_scenes.ipynb #2ca6d4cf
 def _stripes(rng, height, width, period):
     "Stripes of two colours with a random duty."
     across, _ = _axes(rng, height, width, period)
@@ -105,7 +105,7 @@ def _dots(rng, height, width, period):
 
 TEXTURES = dict(stripes=_stripes, checks=_checks, plaid=_plaid, dots=_dots)
 
-# %% ../nbs/00a_scenes.ipynb #41d136f6
+# %% ../nbs/00a_scenes.ipynb #3fb5cdb6
 def _bricks(rng, height, width, period):
     "Courses of bricks, every second one moved by half a brick, with joints and a tint for each brick."
     course, length, joint = max(3, round(period)), max(6, round(2.4 * period)), max(1, round(period / 8))
@@ -123,7 +123,7 @@ def _tiles(rng, height, width, period):
     chart = palette(rng, 5)[rng.integers(0, 5, (rows, columns))]
     return cv2.resize(chart, None, fx=period, fy=period, interpolation=cv2.INTER_NEAREST)[:height, :width]
 
-# %% ../nbs/00a_scenes.ipynb #42d023ba
+# %% ../nbs/00a_scenes.ipynb #2c9bc282
 def _writing(rng, height, width, period):
     "Lines of glyph-like marks on paper."
     dot = max(1, round(period / 8))
@@ -146,7 +146,7 @@ def _rays(rng, height, width, period):
 
 TEXTURES |= dict(bricks=_bricks, tiles=_tiles, writing=_writing, rays=_rays)
 
-# %% ../nbs/00a_scenes.ipynb #fe6da2fe
+# %% ../nbs/00a_scenes.ipynb #41bfc5ac
 def _clouds(rng, height, width, period):
     "Soft fractal noise through a palette."
     return paint(noise(rng, height, width, 4 * period, rng.uniform(.35, .75)), palette(rng, int(rng.integers(2, 5))))
@@ -177,7 +177,7 @@ def _floor(rng, height, width, period):
 
 TEXTURES |= dict(clouds=_clouds, blotches=_blotches, gradient=_gradient, floor=_floor)
 
-# %% ../nbs/00a_scenes.ipynb #8fdac88c
+# %% ../nbs/00a_scenes.ipynb #5dc384b7
 def surface(
     rng: np.random.Generator,  # source of all randomness
     height: int,               # pixels
@@ -194,7 +194,7 @@ def surface(
     texture = texture * light[..., None] + grain[..., None]
     return np.clip(texture, 0, 1, out=texture)
 
-# %% ../nbs/00a_scenes.ipynb #5b0a162a
+# %% ../nbs/00a_scenes.ipynb #559e937c
 def _square(height, width):
     "Coordinates y, x that run from -1 to 1 over the card."
     return (np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)[None])
@@ -231,7 +231,7 @@ def _star(rng, height, width):
     waves = [np.sin(angle * n + np.float32(rng.uniform(0, 7))) * np.float32(rng.uniform(0, .5) / math.sqrt(n)) for n in (2, 3, 5, 9)]
     return np.float32(.6) + sum(waves) * np.float32(.5) - radius
 
-# %% ../nbs/00a_scenes.ipynb #943e9dc6
+# %% ../nbs/00a_scenes.ipynb #c8983516
 def _shrub(rng, height, width):
     "A ragged outline: noise that fades towards the rim."
     y, x = _square(height, width)
@@ -248,7 +248,7 @@ def _hill(rng, height, width):
 
 SHAPES = dict(ellipse=_ellipse, box=_box, polygon=_polygon, star=_star, shrub=_shrub, hill=_hill)
 
-# %% ../nbs/00a_scenes.ipynb #90747263
+# %% ../nbs/00a_scenes.ipynb #64f7f862
 def _ring(rng, height, width):
     "A ring: one sees through it."
     y, x = _square(height, width)
@@ -276,7 +276,7 @@ def _fence(rng, height, width):
 
 SHAPES |= dict(ring=_ring, branches=_branches, fence=_fence)
 
-# %% ../nbs/00a_scenes.ipynb #cb39c905
+# %% ../nbs/00a_scenes.ipynb #4ce3bd7f
 @dataclass
 class Layer:
     "A painted and cut-out card, complete also where others hide it."
@@ -298,7 +298,7 @@ def make_layer(
     arrays = texture.transpose(2, 0, 1), field, np.broadcast_to(depth, len(field))
     return Layer(*(torch.from_numpy(np.array(array, dtype=np.float32, order='C')) for array in arrays), x, y)
 
-# %% ../nbs/00a_scenes.ipynb #9e4e7bdd
+# %% ../nbs/00a_scenes.ipynb #7b5f59e5
 def _read(values, columns):
     "Read `values` (c, h, w) at the fractional `columns` (h, W), linear between neighbours; c, h, W."
     last = values.shape[-1] - 1
@@ -312,7 +312,7 @@ def _read(values, columns):
         result = torch.lerp(result, values.gather(2, high), fraction)
     return result
 
-# %% ../nbs/00a_scenes.ipynb #b3c31cf1
+# %% ../nbs/00a_scenes.ipynb #b47d4275
 @dataclass
 class Scene:
     "Layers from far to near, seen through a frame: the picture, its depth, and any second view, all exact."
@@ -329,7 +329,7 @@ class Scene:
         "Depth of every pixel of the first view."
         return self._look(0, 0, 0)[1][None, None]
 
-# %% ../nbs/00a_scenes.ipynb #6ba995b7
+# %% ../nbs/00a_scenes.ipynb #c2cd6baf
 class _Look(NamedTuple):
     "What one eye sees in each pixel of the frame."
     colour: torch.Tensor  # 3, H, W
@@ -359,7 +359,7 @@ def _look(layers, size, sign=0, divergence=0.0, convergence=0.0):
             whole[(..., *part)] = torch.where(inside, value, whole[(..., *part)])
     return look
 
-# %% ../nbs/00a_scenes.ipynb #df573a88
+# %% ../nbs/00a_scenes.ipynb #5cfe1497
 def _hidden(layers, look):
     "Where the visible point was behind a nearer layer in the first view; bool, H, W."
     size = look.layer.shape
@@ -371,7 +371,7 @@ def _hidden(layers, look):
         hidden[part] |= inside & (look.layer[part] < number)
     return hidden
 
-# %% ../nbs/00a_scenes.ipynb #e2225f7b
+# %% ../nbs/00a_scenes.ipynb #37303553
 @dataclass
 class Scene:
     "Layers from far to near, seen through a frame: the picture, its depth and any second view, all exact."
@@ -391,7 +391,7 @@ class Scene:
         "Depth of each pixel of the first view."
         return self._first.depth[None, None]
 
-# %% ../nbs/00a_scenes.ipynb #f47d1a1d
+# %% ../nbs/00a_scenes.ipynb #dec5a197
 @patch
 def view(
     self: Scene,
@@ -407,7 +407,7 @@ def view(
     hole = beyond | _hidden(self.layers, look) if border else ~beyond & _hidden(self.layers, look)
     return look.colour[None], hole[None, None].float()
 
-# %% ../nbs/00a_scenes.ipynb #50099a2a
+# %% ../nbs/00a_scenes.ipynb #162d8335
 def _background(rng, size, ground):
     "A wall or a landscape, with depth from 0 at the top to `ground` at the bottom."
     margin_y, margin_x = math.ceil(size[0] / 24), math.ceil(size[1] / 8) + 2
@@ -422,7 +422,7 @@ def _background(rng, size, ground):
         depth = np.concatenate([np.zeros(horizon), np.linspace(0, ground, height - horizon)])
     return make_layer(texture, np.ones((height, width)), depth, -margin_x, -margin_y)
 
-# %% ../nbs/00a_scenes.ipynb #e4b3e840
+# %% ../nbs/00a_scenes.ipynb #634dc81d
 def _card(rng, size, depth):
     "A random shape with a random surface, somewhere in the frame."
     tall, wide = (max(8, round(min(size) * (.2 + .5 * depth) * rng.uniform(.5, 1.4))) for _ in range(2))
@@ -432,7 +432,7 @@ def _card(rng, size, depth):
     texture = surface(rng, tall, wide, min(size) * rng.uniform(.03, .1))
     return make_layer(texture, field, depth, round(middle[1] - wide / 2), round(middle[0] - tall / 2))
 
-# %% ../nbs/00a_scenes.ipynb #1b47ca33
+# %% ../nbs/00a_scenes.ipynb #10530bef
 def random_scene(
     seed: int,                          # any whole number from 0; the same number gives the same scene
     size: tuple[int, int] = (256, 256), # height and width of the frame, pixels, at least 16
@@ -446,7 +446,7 @@ def random_scene(
     layers = [_background(rng, size, ground), *(_card(rng, size, depth) for depth in [*depths, 1.])]
     return Scene(layers, tuple(size))
 
-# %% ../nbs/00a_scenes.ipynb #88d05861
+# %% ../nbs/00a_scenes.ipynb #11121ab4
 def _moved(layer, dx, dy):
     "The layer, moved by a fractional number of pixels."
     whole_x, whole_y = math.floor(dx), math.floor(dy)
@@ -457,7 +457,7 @@ def _moved(layer, dx, dy):
     depth = shift(layer.depth[:, None].expand(layer.field.shape).numpy(), cv2.INTER_LINEAR)[:, 0]
     return make_layer(texture, shift(layer.field.numpy(), cv2.INTER_LINEAR), depth, layer.x + whole_x, layer.y + whole_y)
 
-# %% ../nbs/00a_scenes.ipynb #eb616067
+# %% ../nbs/00a_scenes.ipynb #1710f542
 def _sway(rng, reach):
     "A smooth path `frame -> pixels` that starts at 0 and stays within twice `reach`."
     reach, pace, phase = rng.uniform(.3, 1) * reach, 2 * math.pi / rng.uniform(40, 120), rng.uniform(0, 2 * math.pi)

@@ -84,12 +84,11 @@ def test_help(line):
 
 @pytest.mark.parametrize('line', COMMANDS, ids=' '.join)
 def test_help_is_fast(line):
-    "The best of three stays below half a second, and PyTorch is not imported."
-    def seconds():
-        start = time.perf_counter()
-        run(*line, '-h')
-        return time.perf_counter() - start
-    assert min(seconds() for _ in range(3)) < 0.5
+    "Less than half a second of processor time, Python's own start included."
+    before = os.times()
+    run(*line, '-h')
+    after = os.times()
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.5
 
 
 @pytest.mark.parametrize('arguments', [['-h'], ['--nonsense']])
@@ -298,5 +297,5 @@ def test_interrupted(tmp_path, records, number):
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.splitlines()[-1].startswith('interrupted: ') and '--resume' in errors.splitlines()[-1]
+    assert errors.splitlines()[-1].startswith('interrupted') and '--resume' in errors.splitlines()[-1]
     assert run(*line, '--num-samples', 4, '--resume').returncode == 0
