@@ -7,7 +7,7 @@ __all__ = ['Filler', 'FILLERS', 'Case', 'scene_cases', 'opencv_inpaint', 'Score'
            'fill_case', 'judge_fills', 'read_disparity', 'fill_unknown', 'hidden_in_left', 'read_stereo', 'stereo_case',
            'judge_stereo', 'compare_fills']
 
-# %% ../nbs/07_benchmark.ipynb #4bb11cef
+# %% ../nbs/07_benchmark.ipynb #e5daf552
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from .scenes import random_scene
 from .stereo import hole_to_fill, inpaint_view, read_picture, repeat_background, save_picture
 from .warp import fill_holes, forward_warp, splat
 
-# %% ../nbs/07_benchmark.ipynb #7d54bc78
+# %% ../nbs/07_benchmark.ipynb #2af37b5e
 class Case(NamedTuple):
     "A hole and what really is in it."
     name: str
@@ -34,7 +34,7 @@ class Case(NamedTuple):
     counted: Tensor  # 1 1 H W, bool: the pixels of the hole that are judged
     seen: Tensor  # 1 1 H W, bool: pixels outside the hole that came from the left view
 
-# %% ../nbs/07_benchmark.ipynb #368b2df3
+# %% ../nbs/07_benchmark.ipynb #af6f356a
 def scene_cases(
     seeds: Iterable[int],  # of the scenes
     size: tuple[int, int] = (192, 256),  # height and width, pixels
@@ -49,7 +49,7 @@ def scene_cases(
         target, hidden = scene.view(divergence, convergence)
         yield Case(f'scene {seed}', warped.right * (1 - hole), hole, target, (warped.right_mask > 0) & (hidden > 0), hole == 0)
 
-# %% ../nbs/07_benchmark.ipynb #b5b7f981
+# %% ../nbs/07_benchmark.ipynb #c4b9b9e7
 def opencv_inpaint(
     image: Tensor,  # 1 3 H W, 0..1
     mask: Tensor,  # 1 1 H W, above 0 in the hole
@@ -71,7 +71,7 @@ FILLERS: dict[str, Filler] = {
     'navier-stokes': lambda image, mask: opencv_inpaint(image, mask, cv2.INPAINT_NS),
 }
 
-# %% ../nbs/07_benchmark.ipynb #12420695
+# %% ../nbs/07_benchmark.ipynb #d5fae0db
 @dataclass(frozen=True)
 class Score:
     "One fill of one picture."
@@ -95,9 +95,9 @@ def average_scores(
     "Both averages."
     psnr, ssim, pixels = (np.array([getattr(score, name) for score in scores], dtype=float) for name in ('psnr', 'ssim', 'pixels'))
     error = np.average(10 ** (-psnr / 10), weights=pixels)
-    return Average(psnr.mean(), ssim.mean(), -10 * np.log10(error), np.average(ssim, weights=pixels))
+    return Average(*map(float, (psnr.mean(), ssim.mean(), -10 * np.log10(error), np.average(ssim, weights=pixels))))
 
-# %% ../nbs/07_benchmark.ipynb #b7f0cae5
+# %% ../nbs/07_benchmark.ipynb #a19f7ec0
 @dataclass
 class Report:
     "Scores of several fillers on several pictures."
@@ -130,7 +130,7 @@ class Report:
         head, *body = self.rows()
         return '\n'.join('| ' + ' | '.join(row) + ' |' for row in [head, ['---', *['---:'] * (len(head) - 1)], *body])
 
-# %% ../nbs/07_benchmark.ipynb #e7d7af84
+# %% ../nbs/07_benchmark.ipynb #9605ca40
 def fill_case(
     case: Case,
     filler: Filler | nn.Module,  # a function or an inpainter
@@ -155,7 +155,7 @@ def judge_fills(
     if not scores: raise ValueError('nothing to judge: no case has a hole whose truth is known')
     return Report(scores, seen)
 
-# %% ../nbs/07_benchmark.ipynb #3d70a5a8
+# %% ../nbs/07_benchmark.ipynb #e19845a2
 def read_disparity(
     path: str | Path,  # 16-bit grey PNG, pixels times 256
 ) -> Tensor:  # 1 1 H W, pixels, 0 where unknown
@@ -165,7 +165,7 @@ def read_disparity(
         raise ValueError(f'{path} is not a 16-bit grey picture, but {values.dtype} {values.shape}')
     return torch.from_numpy(values.astype(np.float32))[None, None] / 256
 
-# %% ../nbs/07_benchmark.ipynb #50e0fe5f
+# %% ../nbs/07_benchmark.ipynb #ea8e62f4
 def fill_unknown(
     disparity: Tensor,  # 1 1 H W, pixels, 0 where unknown
 ) -> Tensor:  # 1 1 H W, pixels
@@ -174,7 +174,7 @@ def fill_unknown(
     lower = torch.minimum(left, right)
     return torch.where(lower > 0, lower, torch.maximum(left, right))
 
-# %% ../nbs/07_benchmark.ipynb #93d6da5b
+# %% ../nbs/07_benchmark.ipynb #bb9709a3
 def hidden_in_left(
     disparity_right: Tensor,  # 1 1 H W, pixels, 0 where unknown
     disparity_left: Tensor,  # 1 1 H W, pixels, complete
@@ -186,7 +186,7 @@ def hidden_in_left(
     there = disparity_left.gather(-1, column.round().long().clamp(0, width - 1))
     return (disparity_right > 0) & (column <= width - 1) & (there > disparity_right + tolerance)
 
-# %% ../nbs/07_benchmark.ipynb #7621ffe4
+# %% ../nbs/07_benchmark.ipynb #f6d5b228
 def read_stereo(
     folder: str | Path,  # with left.png, right.png and disp_left.png
 ) -> tuple[Tensor, Tensor, Tensor]:  # left and right photo 1 3 H W, disparity of the left one 1 1 H W
@@ -219,7 +219,7 @@ def stereo_case(
     hole = hole_to_fill(warped.right_mask)
     return Case(Path(folder).name, image * (1 - hole), hole, right, counted, (hole == 0) & (known > 0.99))
 
-# %% ../nbs/07_benchmark.ipynb #88eb6039
+# %% ../nbs/07_benchmark.ipynb #36b514f7
 def judge_stereo(
     root: str | Path,  # folder of scenes, or one scene
     fillers: dict[str, Filler | nn.Module] = FILLERS,  # by the name they get in the table
@@ -230,7 +230,7 @@ def judge_stereo(
     if not folders: raise FileNotFoundError(f'no stereo scenes in {root}: a scene is a folder with left.png, right.png and disp_left.png')
     return judge_fills(map(stereo_case, folders), fillers)
 
-# %% ../nbs/07_benchmark.ipynb #615d6b0f
+# %% ../nbs/07_benchmark.ipynb #838d7903
 def compare_fills(
     case: Case,
     fillers: dict[str, Filler | nn.Module] = FILLERS,  # drawn in this order

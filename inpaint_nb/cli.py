@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['REQUIRED', 'KINDS', 'Parameter', 'room_parameters', 'add_option', 'Parser', 'error_line', 'finish', 'add_room',
-           'subcommand', 'taken', 'refusing', 'check_depth_model', 'create_training_data', 'train', 'stereo', 'demo']
+           'taken', 'subcommand', 'refusing', 'check_depth_model', 'create_training_data', 'train', 'stereo', 'demo']
 
-# %% ../nbs/08_cli.ipynb #59da82c2
+# %% ../nbs/08_cli.ipynb #44e856b1
 import argparse
 import ast
 import inspect
@@ -21,7 +21,7 @@ from pathlib import Path
 from tokenize import COMMENT, generate_tokens
 from typing import Any, NamedTuple
 
-# %% ../nbs/08_cli.ipynb #386e0019
+# %% ../nbs/08_cli.ipynb #d0c3d29c
 class Parameter(NamedTuple):
     "One parameter of a function, or one field of a dataclass, as its source says."
     name: str
@@ -32,7 +32,7 @@ class Parameter(NamedTuple):
 REQUIRED = inspect.Parameter.empty
 
 def _fields(node: ast.FunctionDef | ast.ClassDef) -> Iterable[tuple[ast.AST, str, ast.AST | None]]:
-    "What has a name, an annotation and perhaps a default."
+    "What has a name, an annotation and perhaps a default; what Python callers can only give by name is theirs alone."
     if isinstance(node, ast.ClassDef):
         return [(field, field.target.id, field.value) for field in node.body if isinstance(field, ast.AnnAssign)]
     arguments = node.args.args
@@ -51,7 +51,7 @@ def room_parameters(
                              comments.get(where.end_lineno, ''))
             for where, field, default in _fields(node)}
 
-# %% ../nbs/08_cli.ipynb #6882775e
+# %% ../nbs/08_cli.ipynb #1bde27c3
 KINDS = {'int': int, 'float': float, 'str': str}
 
 def add_option(
@@ -73,7 +73,7 @@ def add_option(
     shown = '' if kind == 'bool' or default in (REQUIRED, None, '') else ' (default: %(default)s)'
     parser.add_argument(*flags, dest=name, help=comment.replace('%', '%%') + shown, **settings)
 
-# %% ../nbs/08_cli.ipynb #ffafc268
+# %% ../nbs/08_cli.ipynb #327730d6
 class Parser(argparse.ArgumentParser):
     "An argument parser that complains in one line."
     def __init__(self, *args, **kwargs):
@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
         "Say what is wrong with the command line and end with 2."
         self.exit(2, f'error: {message}; {self.prog} -h lists all options\n')
 
-# %% ../nbs/08_cli.ipynb #3ac79b70
+# %% ../nbs/08_cli.ipynb #8569b5ca
 def error_line(
     error: Exception,
 ) -> str:  # without line breaks
@@ -93,7 +93,7 @@ def error_line(
     if isinstance(error, (OSError, ValueError, RuntimeError, ImportError)) and str(error): return ' '.join(str(error).split('\n', 1)[0].split())
     return f'{type(error).__name__} {error}: not foreseen; run again with --debug and report what it prints'
 
-# %% ../nbs/08_cli.ipynb #a71926de
+# %% ../nbs/08_cli.ipynb #e5b0ea57
 def finish(
     work: Callable[[], None],  # what the command does
     interrupted: str,  # how to go on after Ctrl-C
@@ -103,7 +103,7 @@ def finish(
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try: work()
     except KeyboardInterrupt as stop:
-        print(str(stop) or f'interrupted; {interrupted}', file=sys.stderr)
+        print(f"interrupted: {str(stop).removeprefix('interrupted ') or interrupted}", file=sys.stderr)
         return 130
     except Exception as error:
         if debug: traceback.print_exc()
@@ -112,44 +112,58 @@ def finish(
     finally: signal.signal(signal.SIGTERM, before)
     return 0
 
-# %% ../nbs/08_cli.ipynb #414d410a
+# %% ../nbs/08_cli.ipynb #a0eeba8b
 def add_room(
     parser: Parser,  # gets the options
     parameters: dict[str, Parameter],  # of `room_parameters`
     positional: str | None = None,  # the parameter that is given without a name
     short: dict[str, str] = {},  # parameter: further name
     leave: tuple[str, ...] = (),  # parameters that are no options
-) -> Parser:
+):
     "Make options of all that a room's function wants to know."
     for name, parameter in parameters.items():
         if name == positional: parser.add_argument(name, metavar=name.upper(), help=parameter.comment)
         elif name not in leave: add_option(parser, parameter, short.get(name))
     parser.add_argument('--debug', action='store_true', help='show where an error comes from')
-    return parser
 
-def subcommand(parser: Parser, name: str, description: str) -> Parser:
-    "A program's command `name`."
+def taken(
+    args: argparse.Namespace,  # a command line that was understood
+    names: Iterable[str],  # parameters of a room
+) -> dict[str, Any]:  # to call the room with
+    "What the command line says about some parameters."
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
+
+# %% ../nbs/08_cli.ipynb #e5c294ee
+def subcommand(
+    parser: Parser,  # of the program
+    name: str,  # of the command
+    description: str,  # what it does
+) -> Parser:  # of the command
+    "The first of a program's commands."
     commands = parser.add_subparsers(dest='command', required=True, metavar='command')
     return commands.add_parser(name, help=description, description=description)
 
-def taken(args: argparse.Namespace, parameters: Iterable[str]) -> dict[str, Any]:
-    "What the command line says about these parameters."
-    return {name: value for name, value in vars(args).items() if name in parameters}
-
+# %% ../nbs/08_cli.ipynb #90c361c7
 @contextmanager
-def refusing(parser: Parser):
-    "A value that a room finds wrong in this block is a wrong command line: end with 2."
+def refusing(
+    parser: Parser,  # of the command
+    option: str = '',  # the one that is looked at
+):
+    "End with 2 if a room finds a value wrong in this block."
     try: yield
-    except ValueError as error: parser.error(str(error))
+    except ValueError as error: parser.error(f'argument {option}: {error}' if option else str(error))
 
-# %% ../nbs/08_cli.ipynb #9a1c5ee4
-def check_depth_model(parser: Parser, model_type: str | None):
+# %% ../nbs/08_cli.ipynb #42410339
+def check_depth_model(
+    parser: Parser,  # of the command
+    model_type: str,  # name of a depth model, perhaps with `:folder`
+):
     "End with 2 if there is no depth model of that name."
     from inpaint_nb.depth import DEPTH_MODELS, create_depth_model
-    if model_type is not None and model_type.partition(':')[0] not in DEPTH_MODELS:
-        with refusing(parser): create_depth_model(model_type)
+    if model_type.partition(':')[0] not in DEPTH_MODELS:
+        with refusing(parser, '--model-type'): create_depth_model(model_type)
 
-# %% ../nbs/08_cli.ipynb #e0f3e1b4
+# %% ../nbs/08_cli.ipynb #fa88eea0
 def create_training_data(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ) -> int:  # exit status
@@ -170,7 +184,7 @@ def create_training_data(
 
     return finish(work, 'the same command goes on where it stopped', args.debug)
 
-# %% ../nbs/08_cli.ipynb #96bb0758
+# %% ../nbs/08_cli.ipynb #47d1a30c
 def train(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ) -> int:  # exit status
@@ -190,7 +204,7 @@ def train(
 
     return finish(work, 'the same command with --resume goes on from the last checkpoint, if there is one', args.debug)
 
-# %% ../nbs/08_cli.ipynb #f9e62e1d
+# %% ../nbs/08_cli.ipynb #8be3cd1b
 def stereo(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ) -> int:  # exit status
@@ -208,18 +222,18 @@ def stereo(
 
     return finish(work, 'nothing was written', args.debug)
 
-# %% ../nbs/08_cli.ipynb #6191c93c
+# %% ../nbs/08_cli.ipynb #762a079f
 def demo(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ) -> int:  # exit status
     "`inpaint_demo`: the whole job, without network or input."
     parameters = room_parameters('demo', 'run_demo')
     parser = Parser('inpaint_demo', description='Do the whole job: scenes, records, a model from scratch, a stereo picture, and how good it is.')
-    add_room(parser, parameters, positional='out', leave=('progress',))
+    add_room(parser, parameters, positional='out')
     args = parser.parse_args(argv)
 
     def work():
         from inpaint_nb.demo import run_demo
         run_demo(**taken(args, parameters))
 
-    return finish(work, 'the same command starts over', args.debug)
+    return finish(work, 'the same command goes on', args.debug)

@@ -13,7 +13,7 @@ __all__ = ['PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS',
            'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'InpaintDataset',
            'HardExampleSampler']
 
-# %% ../nbs/02_datasets.ipynb #9778a130
+# %% ../nbs/02_datasets.ipynb #6408ed43
 import hashlib, html, json, math, os, random, signal, struct, tempfile, threading, time, zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +39,7 @@ from .depth import create_depth_model
 from .masks import dilate_edge, dilate_inner, dilate_outer, disocclusion_mask, mask_closing
 from .warp import get_mapper, match_depth
 
-# %% ../nbs/02_datasets.ipynb #9f3b1196
+# %% ../nbs/02_datasets.ipynb #be78f67c
 PHOTO_ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.dds')
 
 def list_photos(
@@ -49,7 +49,7 @@ def list_photos(
     entries = (Path(entry.path) for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith('.'))
     return sorted(path for path in entries if path.suffix.lower() in PHOTO_ENDINGS)
 
-# %% ../nbs/02_datasets.ipynb #332ca399
+# %% ../nbs/02_datasets.ipynb #8afc33cd
 def _grey(image: Image.Image) -> Image.Image:
     "8-bit grey of a picture with wider grey values."
     values = np.nan_to_num(np.asarray(image, np.float32))
@@ -64,7 +64,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return image.convert('RGB')
 
-# %% ../nbs/02_datasets.ipynb #540816a5
+# %% ../nbs/02_datasets.ipynb #deebb8cf
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
     "An open picture file; whatever goes wrong with it is one kind of error."
@@ -90,7 +90,7 @@ def read_photo(
         image.load()
         return _rgb(ImageOps.exif_transpose(image))
 
-# %% ../nbs/02_datasets.ipynb #593a75c0
+# %% ../nbs/02_datasets.ipynb #220b7192
 def keyed_random(
     *key: str | int | float | None,  # anything JSON can write
 ) -> random.Random:
@@ -98,7 +98,7 @@ def keyed_random(
     digest = hashlib.sha256(json.dumps(key).encode()).digest()
     return random.Random(int.from_bytes(digest[:16], 'big'))
 
-# %% ../nbs/02_datasets.ipynb #2b752f89
+# %% ../nbs/02_datasets.ipynb #8de4424a
 DIVERGENCES = {1: ((2, 2.5, 3, 4), (0, 5)), 2: ((4, 5, 6), (3, 8)), 3: ((7, 8, 9), (6, 11))}  # level: usual values, range
 
 def draw_divergence(
@@ -112,7 +112,7 @@ def draw_divergence(
     if level == 1: high = min(high, 6400 / width)
     return rng.uniform(low, high)
 
-# %% ../nbs/02_datasets.ipynb #805f9bb9
+# %% ../nbs/02_datasets.ipynb #7a261a4d
 @dataclass(frozen=True)
 class PhotoParameters:
     "What is drawn for one photo."
@@ -126,7 +126,7 @@ class PhotoParameters:
     divergence: float  # percent of the width
     depth_antialias: bool  # for depth networks that can smooth their output
 
-# %% ../nbs/02_datasets.ipynb #6bd25725
+# %% ../nbs/02_datasets.ipynb #f61edfb0
 def working_size(
     size: tuple[int, int],  # width and height, pixels
     short_side: int,  # wanted, pixels
@@ -137,7 +137,7 @@ def working_size(
     short = min(size)
     return tuple(short_side if side == short else int(side * short_side / short) for side in size)
 
-# %% ../nbs/02_datasets.ipynb #ed171559
+# %% ../nbs/02_datasets.ipynb #6e1a87bc
 RELATIVE_MAPPERS = ('inv_mul_1', 'inv_mul_2', 'inv_mul_3', 'mul_1', 'mul_2', 'mul_3')
 METRIC_MAPPERS = ('none', 'div_25', 'div_10', 'div_4', 'div_2', 'div_1')
 
@@ -151,7 +151,7 @@ def _draw_edge_dilation(rng: random.Random, resolution: int | None) -> int:
     weights = (6, 3, 1, 1, 1) if resolution and resolution >= 512 else (3, 2, 1)
     return rng.choices(range(len(weights)), weights)[0]
 
-# %% ../nbs/02_datasets.ipynb #50184002
+# %% ../nbs/02_datasets.ipynb #3c5549b8
 def draw_parameters(
     rng: random.Random,
     size: tuple[int, int],  # width and height of the upright photo, pixels
@@ -171,7 +171,7 @@ def draw_parameters(
     return PhotoParameters(mapper, convergence, edge_dilation, short_side, view, angle, rng.choice(('BICUBIC', 'BILINEAR')),
                            draw_divergence(rng, level, width), rng.random() < 0.25)
 
-# %% ../nbs/02_datasets.ipynb #ee752791
+# %% ../nbs/02_datasets.ipynb #8f2f4c1b
 def _rotated_square(image: Image.Image, side: int, angle: float, resample: str) -> np.ndarray:
     "The central square of a rotated picture, `side` pixels."
     short = min(image.size)
@@ -184,7 +184,7 @@ def _rotated_square(image: Image.Image, side: int, angle: float, resample: str) 
     flags = cv2.INTER_CUBIC if resample == 'BICUBIC' and scale > 1 else cv2.INTER_LINEAR
     return cv2.warpAffine(square, turn, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
-# %% ../nbs/02_datasets.ipynb #71a40f94
+# %% ../nbs/02_datasets.ipynb #d32835b6
 def place_photo(
     image: Image.Image,  # upright photo; any mode with one number per channel
     parameters: PhotoParameters,
@@ -193,7 +193,7 @@ def place_photo(
     if parameters.angle is not None: return _rotated_square(image, parameters.short_side, parameters.angle, parameters.resample)
     return np.array(image.resize(working_size(image.size, parameters.short_side, None), Image.Resampling[parameters.resample]))
 
-# %% ../nbs/02_datasets.ipynb #477b020b
+# %% ../nbs/02_datasets.ipynb #0769162f
 @torch.no_grad()
 def photo_holes(
     depth: Tensor,  # 1,1,H,W, 0..1, 1 is nearest
@@ -204,7 +204,7 @@ def photo_holes(
     mask = disocclusion_mask(mapped, parameters.divergence, parameters.convergence, parameters.view)
     return mask_closing(mask)[0, 0].numpy() > 0
 
-# %% ../nbs/02_datasets.ipynb #5cb82dc4
+# %% ../nbs/02_datasets.ipynb #a3888621
 def two_pictures(
     picture: np.ndarray,  # H,W,3
     depth: Tensor,  # 1,1,H,W
@@ -214,7 +214,7 @@ def two_pictures(
     yield picture, photo_holes(depth, parameters)
     yield picture[:, ::-1], photo_holes(depth.flip(-1), parameters)
 
-# %% ../nbs/02_datasets.ipynb #2ad4d9df
+# %% ../nbs/02_datasets.ipynb #4c048f6e
 def window_sums(
     mask: np.ndarray,  # H,W, numbers or bool
     tops: np.ndarray,  # upper rows of the windows
@@ -225,7 +225,7 @@ def window_sums(
     table = cv2.integral(mask.view(np.uint8) if mask.dtype == bool else mask, sdepth=cv2.CV_64F)
     return table[tops + size, lefts + size] - table[tops, lefts + size] - table[tops + size, lefts] + table[tops, lefts]
 
-# %% ../nbs/02_datasets.ipynb #4ab460fa
+# %% ../nbs/02_datasets.ipynb #2356273d
 def draw_places(rng: random.Random, shape: tuple[int, int], size: int, number: int) -> tuple[np.ndarray, np.ndarray]:
     "Upper left corners of `number` random windows inside a picture."
     places = [(rng.randint(0, shape[0] - size), rng.randint(0, shape[1] - size)) for _ in range(number)]
@@ -243,7 +243,7 @@ def best_crop(
     best = sums.argmax()
     return int(tops[best]), int(lefts[best]), int(sums[best])
 
-# %% ../nbs/02_datasets.ipynb #181788e5
+# %% ../nbs/02_datasets.ipynb #791b03dc
 NOTE = b'inpaint_nb'
 
 def encode_png(
@@ -263,7 +263,7 @@ def record_note(
     "What a record says about its making."
     with Image.open(mask_file) as image: return json.loads(image.info.get(NOTE.decode(), '{}'))
 
-# %% ../nbs/02_datasets.ipynb #b22f6e20
+# %% ../nbs/02_datasets.ipynb #ed6e75b3
 def _write_whole(path: Path, data: bytes):
     "Write a file beside its place, then move it there."
     beside = path.with_name(f'.{path.name}.part')
@@ -283,7 +283,7 @@ def write_record(
     _write_whole(folder/f'{stem}_C.png', encode_png(picture))
     _write_whole(folder/f'{stem}_M.png', encode_png(mask.astype(np.uint8) * 255, note or {}))
 
-# %% ../nbs/02_datasets.ipynb #d1f970b3
+# %% ../nbs/02_datasets.ipynb #e3e04fbb
 @dataclass(frozen=True)
 class RecordOptions:
     "What decides how records look."
@@ -311,7 +311,7 @@ class RecordOptions:
         "Name of a record without `_C.png` or `_M.png`."
         return f'{self.label}_{source[:8]}_{number}_{sample}'
 
-# %% ../nbs/02_datasets.ipynb #5ab99a84
+# %% ../nbs/02_datasets.ipynb #c59f07c9
 class PhotoError(ValueError):
     "A photo that gives no records; the message says why."
 
@@ -329,7 +329,7 @@ def open_photo(
     except ValueError as error: raise PhotoError(str(error)) from None
     return image, parameters, min(size) < least
 
-# %% ../nbs/02_datasets.ipynb #6bd7db21
+# %% ../nbs/02_datasets.ipynb #71312432
 def _placed_depth(model, image: Image.Image, path: Path, parameters: PhotoParameters) -> Tensor:
     "Depth of a whole photo, then placed like the photo."
     try: depth = model.infer(_batch_of_one(np.array(image)), [path])
@@ -352,7 +352,7 @@ def photo_depth(
     depth = _placed_depth(model, image, path, parameters) if model.needs_paths else model.infer(_batch_of_one(picture)).cpu()
     return match_depth(dilate_edge(depth, parameters.edge_dilation), *picture.shape[:2])
 
-# %% ../nbs/02_datasets.ipynb #f846d348
+# %% ../nbs/02_datasets.ipynb #90e3bbbf
 LEAST_HOLE = 300  # pixels; a crop needs more
 
 def photo_crops(
@@ -371,7 +371,7 @@ def photo_crops(
             if area > LEAST_HOLE: crops[number, sample] = image[window], mask[window]
     return crops
 
-# %% ../nbs/02_datasets.ipynb #4eadceac
+# %% ../nbs/02_datasets.ipynb #9b997b89
 def _check_options(mask_file: Path, then: dict, now: RecordOptions):
     "Refuse to continue records that were made with other options."
     for name, value in asdict(now).items():
@@ -393,7 +393,7 @@ def finished_records(
         if note['options']['num_samples'] < options.num_samples: return None
         return len(there) if {tuple(kept) for kept in note['kept']} & stems.keys() <= there.keys() else None
 
-# %% ../nbs/02_datasets.ipynb #290692e0
+# %% ../nbs/02_datasets.ipynb #0e2d9fed
 def check_records(
     folder: Path,
     options: RecordOptions,
@@ -403,7 +403,7 @@ def check_records(
     ours = [name for name in names if name[:-6].rsplit('_', 3)[0] == options.label]
     for name in ours[:1]: _check_options(folder/name, record_note(folder/name).get('options', asdict(options)), options)
 
-# %% ../nbs/02_datasets.ipynb #acd2b192
+# %% ../nbs/02_datasets.ipynb #34e07cb5
 def run_in_order(
     jobs: Iterable[Callable],  # made one by one, when there is room
     workers: int,  # threads
@@ -421,20 +421,20 @@ def run_in_order(
             stop.set()
             pool.shutdown(cancel_futures=True)
 
-# %% ../nbs/02_datasets.ipynb #8299d1f7
+# %% ../nbs/02_datasets.ipynb #24a9a924
 @contextmanager
 def _one_thread_each():
     "One thread in each worker, and SIGTERM as good as Ctrl-C, for a while."
     before, before_cv = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1); cv2.setNumThreads(1)
     main = threading.current_thread() is threading.main_thread()
-    if main: handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if main: handler = signal.signal(signal.SIGTERM, signal.default_int_handler) or signal.SIG_DFL
     try: yield
     finally:
         if main: signal.signal(signal.SIGTERM, handler)
         torch.set_num_threads(before); cv2.setNumThreads(before_cv)
 
-# %% ../nbs/02_datasets.ipynb #22729a56
+# %% ../nbs/02_datasets.ipynb #7c2c137d
 @dataclass
 class PhotoResult:
     "What became of one photo."
@@ -456,7 +456,7 @@ class RecordSummary:
     photos: int = 0
     seconds: float = 0.0
 
-# %% ../nbs/02_datasets.ipynb #e6ff5c43
+# %% ../nbs/02_datasets.ipynb #204d1a25
 @patch
 def add(self: RecordSummary, result: PhotoResult):
     "Count one photo in."
@@ -476,7 +476,7 @@ def __str__(self: RecordSummary) -> str:
         lines.append(f"photos enlarged, smaller than the working size: {len(self.enlarged)} ({', '.join(self.enlarged[:5])}{more})")
     return '\n'.join(lines + [f"skipped {name}: {reason}" for name, reason in self.skipped.items()])
 
-# %% ../nbs/02_datasets.ipynb #4bf60604
+# %% ../nbs/02_datasets.ipynb #b696093c
 class RecordMaker:
     "Makes the records of one folder of photos, in any number of threads."
     def __init__(self, folder: Path, options: RecordOptions, model):
@@ -496,7 +496,7 @@ class RecordMaker:
         reused = finished_records(self.folder, self.options, source)
         return partial(self.make, name, photo, data, source) if reused is None else done(reused=reused)
 
-# %% ../nbs/02_datasets.ipynb #fbf6282e
+# %% ../nbs/02_datasets.ipynb #c84eb8f3
 @patch
 def go_on(self: RecordMaker):
     "Give up here if nobody wants the result."
@@ -524,7 +524,7 @@ def make(self: RecordMaker, name: str, path: Path, data: bytes, source: str) -> 
         write_record(self.folder, options.stem(source, *number_sample), *crop, note)
     return PhotoResult(name, len(crops), rejected=2 * options.num_samples - len(crops), enlarged=enlarged)
 
-# %% ../nbs/02_datasets.ipynb #40cc7e85
+# %% ../nbs/02_datasets.ipynb #f2ea3678
 def _photo_folders(dataset_dir: Path, eval_only: bool) -> dict[str, list[Path]]:
     "Photos of `eval` and `train`."
     if not dataset_dir.is_dir(): raise FileNotFoundError(f"no folder {dataset_dir}: give a folder of photos that holds train/ and eval/")
@@ -544,7 +544,7 @@ def _writable_folder(folder: Path) -> Path:
         with tempfile.TemporaryFile(dir=folder): return folder
     except OSError as error: raise OSError(f"cannot write into {folder}: {error.strerror}; give another output folder") from None
 
-# %% ../nbs/02_datasets.ipynb #5231116e
+# %% ../nbs/02_datasets.ipynb #a3b43bf0
 def make_image_records(
     dataset_dir: str | Path,  # photos, in `train/` and `eval/`
     data_dir: str | Path,  # where records go, into `train/` and `eval/`
@@ -583,7 +583,7 @@ def make_image_records(
     summary.seconds = time.monotonic() - start
     return summary
 
-# %% ../nbs/02_datasets.ipynb #3a22751e
+# %% ../nbs/02_datasets.ipynb #ab282e5e
 def list_records(
     folder: str | Path,  # not searched deeper
 ) -> list[str]:  # sorted file names without _C.png and _M.png
@@ -597,7 +597,7 @@ def list_records(
         if f'{record}_C.png' not in names: raise FileNotFoundError(f"{folder/record}_C.png is missing beside its mask: make the records again, or delete the mask")
     return records
 
-# %% ../nbs/02_datasets.ipynb #f1187d2d
+# %% ../nbs/02_datasets.ipynb #0834d801
 def _decode(file: Path, flags: int) -> np.ndarray:
     "A PNG file's pixels."
     data = np.fromfile(file, np.uint8)
@@ -616,7 +616,7 @@ def read_record(
         raise ValueError(f"{stem}_C.png and its mask differ in size, {picture.shape[1::-1]} and {mask.shape[::-1]}: delete both, then make the records again")
     return picture, mask
 
-# %% ../nbs/02_datasets.ipynb #5929cfd2
+# %% ../nbs/02_datasets.ipynb #d7d30a3d
 def record_sheet(
     folder: str | Path,
     records: list[str] | None = None,  # names; default: all in the folder
@@ -631,10 +631,10 @@ def record_sheet(
     for place, record in enumerate(chosen):
         picture, mask = read_record(folder, record)
         painted = np.where(mask[..., None] > 0, np.uint8([255, 64, 160]), picture[..., ::-1])
-        sheet.paste(Image.fromarray(painted).resize((side, side), Image.Resampling.BOX), (place % columns * side, place // columns * side))
+        sheet.paste(Image.fromarray(painted).resize((side - 3, side - 3), Image.Resampling.BOX), (place % columns * side, place // columns * side))
     return sheet
 
-# %% ../nbs/02_datasets.ipynb #ae863379
+# %% ../nbs/02_datasets.ipynb #650d0a25
 def record_page(
     folder: str | Path,
     record: str,  # name without _C.png and _M.png
@@ -644,7 +644,7 @@ def record_page(
     painted = np.where(mask[..., None] > 0, np.uint8([255, 64, 160]), picture[..., ::-1])
     return Image.fromarray(np.concatenate([picture[..., ::-1], painted], 1))
 
-# %% ../nbs/02_datasets.ipynb #528ce7a4
+# %% ../nbs/02_datasets.ipynb #64187b42
 def record_groups(
     records: list[str],  # names
 ) -> dict[str, list[str]]:  # prefix and depth model: names
@@ -668,7 +668,7 @@ class RecordBrowser:
 
     def _ipython_display_(self): display(self.box)
 
-# %% ../nbs/02_datasets.ipynb #afb90845
+# %% ../nbs/02_datasets.ipynb #e469b342
 @patch
 def choose(self: RecordBrowser):
     "Go to the first record of the chosen group."
@@ -692,7 +692,7 @@ def show(self: RecordBrowser):
     facts = ', '.join(f'{name} {value:.3g}' if isinstance(value, float) else f'{name} {value}' for name, value in drawn.items())
     self.text.value = f'<b>{html.escape(record)}</b> ({self.place.value} of {len(records)}) {html.escape(facts)}'
 
-# %% ../nbs/02_datasets.ipynb #e7e58746
+# %% ../nbs/02_datasets.ipynb #ed94a33a
 def thicken_mask(
     mask: Tensor,  # B,1,H,W bool; frames of one clip grow alike
     rng: random.Random,
@@ -702,7 +702,7 @@ def thicken_mask(
     if rng.random() < 0.25: mask = dilate_inner(mask, rng.randint(1, 4))
     return mask
 
-# %% ../nbs/02_datasets.ipynb #d0bd9260
+# %% ../nbs/02_datasets.ipynb #d1885c5b
 RIM = 16  # pixels at each side that the loss does not count
 
 def hard_crop(
@@ -720,7 +720,7 @@ def hard_crop(
     spot = holes[rng.randrange(len(holes))]
     return tuple(rng.randint(max(at - (size - 2 * RIM) + 1, 0), min(at, length - size)) for at, length in zip(spot.tolist(), mask.shape))
 
-# %% ../nbs/02_datasets.ipynb #6043eaed
+# %% ../nbs/02_datasets.ipynb #9a8dcdec
 def grid_crop(
     mask: np.ndarray,  # H,W grey, uint8
     size: int,  # side of the crop, pixels
@@ -732,7 +732,7 @@ def grid_crop(
     best = window_sums(mask, tops, lefts, size).argmax()
     return int(tops[best]), int(lefts[best])
 
-# %% ../nbs/02_datasets.ipynb #c2fa7f9e
+# %% ../nbs/02_datasets.ipynb #91c9e4a8
 def _grey_of(image: Tensor) -> Tensor:
     "...,1,H,W luma of ...,3,H,W."
     red, green, blue = image.split(1, -3)
@@ -750,7 +750,7 @@ def adjust_saturation(image: Tensor, factor: float) -> Tensor:
     "Away from each pixel's own grey, or towards it."
     return _grey_of(image).lerp(image, factor).clamp(0, 1)
 
-# %% ../nbs/02_datasets.ipynb #e955f07f
+# %% ../nbs/02_datasets.ipynb #bc62b847
 def adjust_hue(
     image: Tensor,  # ...,3,H,W, 0..1
     turn: float,  # part of the colour circle, -0.5..0.5
@@ -763,7 +763,7 @@ def adjust_hue(
     place = (sixths + 6 * turn + image.new_tensor([5, 3, 1]).view(3, 1, 1)) % 6
     return high - chroma * torch.minimum(place, 4 - place).clamp(0, 1)
 
-# %% ../nbs/02_datasets.ipynb #e4faacdd
+# %% ../nbs/02_datasets.ipynb #54015e4e
 def jitter_colour(
     image: Tensor,  # ...,3,H,W, 0..1
     rng: random.Random,
@@ -775,7 +775,7 @@ def jitter_colour(
         for change, amount in rng.sample(changes, 4): image = change(image, amount)
     return _grey_of(image).expand_as(image) if rng.random() < 0.05 else image
 
-# %% ../nbs/02_datasets.ipynb #4e936015
+# %% ../nbs/02_datasets.ipynb #59ee03de
 class InpaintDataset(Dataset):
     "Crops of records: x, mask, y and index."
     def __init__(self,
@@ -807,7 +807,7 @@ class InpaintDataset(Dataset):
         if self.training: x = jitter_colour(x, rng)
         return x, mask[:, rows, columns], x[:, RIM:-RIM, RIM:-RIM], index
 
-# %% ../nbs/02_datasets.ipynb #f2148195
+# %% ../nbs/02_datasets.ipynb #21f744f3
 class HardExampleSampler(Sampler):
     "Draws records for each epoch, hard ones more often; gives keys for `InpaintDataset`."
     def __init__(self,
@@ -833,7 +833,7 @@ class HardExampleSampler(Sampler):
         drawn = self.weights.multinomial(self.num_samples, replacement=True, generator=generator)
         return ((index, self.epoch, draw) for draw, index in enumerate(drawn.tolist()))
 
-# %% ../nbs/02_datasets.ipynb #06310ca5
+# %% ../nbs/02_datasets.ipynb #d193aeb8
 @patch
 def record_loss(
     self: HardExampleSampler,
@@ -857,7 +857,7 @@ def update_weights(self: HardExampleSampler):
     hardness = ((mean - known.mean()) / spread).clamp(-2, 2).add(2).div(4)
     self.weights = torch.where(self.seen > 0, (hardness * self.scale + 1).clamp(1, self.scale) / self.scale, 1.0)
 
-# %% ../nbs/02_datasets.ipynb #e0cd8612
+# %% ../nbs/02_datasets.ipynb #b48ff65d
 @patch
 def state_dict(self: HardExampleSampler) -> dict:
     "All that changes during training."

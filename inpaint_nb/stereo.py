@@ -7,7 +7,7 @@ __all__ = ['Part', 'ANAGLYPHS', 'PACKINGS', 'PICTURE_SUFFIXES', 'hole_to_fill', 
            'inpaint_view', 'make_stereo', 'side_by_side', 'half_side_by_side', 'anaglyph', 'mask_picture', 'Packing',
            'save_picture', 'read_picture', 'output_files', 'make_writable', 'photo_depth', 'stereo_photo']
 
-# %% ../nbs/06_stereo.ipynb #6c03cc3e
+# %% ../nbs/06_stereo.ipynb #02dafef9
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +26,7 @@ from .masks import dilate_inner, dilate_outer, mask_closing
 from .models import load_model, write_whole
 from .warp import StereoViews, fill_holes, forward_warp
 
-# %% ../nbs/06_stereo.ipynb #2f1bdf85
+# %% ../nbs/06_stereo.ipynb #84449bb7
 def hole_to_fill(
     mask: Tensor,  # b 1 H W, above 0 in the hole, of a right view
     inner_dilation: int = 0,  # columns to grow into the foreground, to the left
@@ -36,7 +36,7 @@ def hole_to_fill(
     mask = mask_closing((mask > 0).float())
     return dilate_inner(dilate_outer(mask, outer_dilation), inner_dilation)
 
-# %% ../nbs/06_stereo.ipynb #c40898e5
+# %% ../nbs/06_stereo.ipynb #0f34356c
 def repeat_background(
     image: Tensor,  # b c H W, a right view
     mask: Tensor,  # b 1 H W, above 0 in the hole
@@ -46,7 +46,7 @@ def repeat_background(
     at_border = hole.flip(-1).int().cummin(-1).values.flip(-1) > 0
     return torch.where(at_border, fill_holes(image, hole, 'left'), fill_holes(image, hole, 'right'))
 
-# %% ../nbs/06_stereo.ipynb #6ce98132
+# %% ../nbs/06_stereo.ipynb #60b1faf1
 Part = tuple[slice, slice]  # rows and columns of a picture
 
 def _span(
@@ -76,7 +76,7 @@ def tiles_to_fill(
             tiles.append(((rows[0], columns[0]), (rows[1], columns[1])))
     return tiles
 
-# %% ../nbs/06_stereo.ipynb #8bf5980c
+# %% ../nbs/06_stereo.ipynb #d7517cdd
 @torch.no_grad()
 def inpaint_view(
     image: Tensor,  # b 3 H W, 0..1, a right view
@@ -98,7 +98,7 @@ def inpaint_view(
     model.train(was_training)
     return torch.where(weight > 0, filled, image), weight
 
-# %% ../nbs/06_stereo.ipynb #68c7d8e2
+# %% ../nbs/06_stereo.ipynb #dfe23a55
 @torch.no_grad()
 def make_stereo(
     image: Tensor,  # b 3 H W, 0..1
@@ -122,7 +122,7 @@ def make_stereo(
     right, right_mask = finish(warped.right, warped.right_mask, mirrored=False)
     return StereoViews(left, right, left_mask, right_mask)
 
-# %% ../nbs/06_stereo.ipynb #eb0bbc62
+# %% ../nbs/06_stereo.ipynb #2c1d95ef
 def side_by_side(
     views: StereoViews,
 ) -> Tensor:  # b 3 H 2W
@@ -137,7 +137,7 @@ def half_side_by_side(
     squeeze = lambda eye: F.interpolate(eye, half, mode='bicubic', antialias=True).clamp(0, 1)
     return torch.cat([squeeze(views.left), squeeze(views.right)], -1)
 
-# %% ../nbs/06_stereo.ipynb #2590749f
+# %% ../nbs/06_stereo.ipynb #25293379
 ANAGLYPHS = {  # name: matrix of the left eye, matrix of the right eye (rows: red, green, blue of the anaglyph)
     'dubois': (((0.456100, 0.500484, 0.176381), (-0.0400822, -0.0378246, -0.0157589), (-0.0152161, -0.0205971, -0.00546856)),
                ((-0.0434706, -0.0879388, -0.00155529), (0.378476, 0.733640, -0.0184503), (-0.0721527, -0.112961, 1.22640))),
@@ -155,7 +155,7 @@ def anaglyph(
     mix = lambda matrix, eye: torch.einsum('ij,bjhw->bihw', matrix, eye)
     return (mix(left, views.left) + mix(right, views.right)).clamp(0, 1)
 
-# %% ../nbs/06_stereo.ipynb #6a123238
+# %% ../nbs/06_stereo.ipynb #6cc20327
 def mask_picture(
     views: StereoViews,
 ) -> Tensor:  # b 1 H W, or 2W for two eyes; in steps of 1/255
@@ -163,7 +163,7 @@ def mask_picture(
     masks = [mask for mask in (views.left_mask, views.right_mask) if mask is not None]
     return torch.cat(masks, -1).mul(255).ceil() / 255
 
-# %% ../nbs/06_stereo.ipynb #94ab5632
+# %% ../nbs/06_stereo.ipynb #1d483b59
 class Packing(NamedTuple):
     "One way to make a picture of a stereo pair."
     ending: str  # of the file's name, before its suffix
@@ -179,7 +179,7 @@ PACKINGS: dict[str, Packing] = {
     'mask': Packing('_mask', mask_picture),
 }
 
-# %% ../nbs/06_stereo.ipynb #d633c7b5
+# %% ../nbs/06_stereo.ipynb #05b8e3c0
 PICTURE_SUFFIXES = {'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG'}
 
 def save_picture(
@@ -196,7 +196,7 @@ def save_picture(
         file := BytesIO(), PICTURE_SUFFIXES[path.suffix.lower()], quality=quality, subsampling=0)
     write_whole(path, file.getbuffer())
 
-# %% ../nbs/06_stereo.ipynb #0da9dc8c
+# %% ../nbs/06_stereo.ipynb #7c15de1f
 def read_picture(
     path: str | Path,
 ) -> Tensor:  # 1 3 H W, 0..1, upright
@@ -208,7 +208,7 @@ def read_picture(
     except ValueError as error: raise ValueError(f'{path}: {error}') from None
     return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(1, picture.height, picture.width, 3).permute(0, 3, 1, 2) / 255
 
-# %% ../nbs/06_stereo.ipynb #b402ca29
+# %% ../nbs/06_stereo.ipynb #2ece4b75
 def output_files(
     photo: str | Path,  # input
     out: str | Path,  # picture file, or folder
@@ -227,7 +227,7 @@ def output_files(
         raise ValueError(f'{out} is the photo itself: write to another file')
     return {formats[0]: out}
 
-# %% ../nbs/06_stereo.ipynb #8ea18508
+# %% ../nbs/06_stereo.ipynb #6a84ecfd
 def make_writable(
     folder: Path,  # is made if it is not there
 ):
@@ -238,7 +238,7 @@ def make_writable(
     except OSError as error:
         raise OSError(f'cannot write to the folder {folder}: {error.strerror}; choose another output') from None
 
-# %% ../nbs/06_stereo.ipynb #ffda1f86
+# %% ../nbs/06_stereo.ipynb #11068704
 def photo_depth(
     photo: str | Path,  # its file, for models that find depth by name
     image: Tensor,  # 1 3 H W, 0..1, what is in it
@@ -254,7 +254,7 @@ def photo_depth(
         raise ValueError(f'{depth_file} is {rows} x {columns}, which does not fit {photo} with {height} x {width}: is it the depth of another picture?')
     return depth.to(image.device)
 
-# %% ../nbs/06_stereo.ipynb #4d76abb1
+# %% ../nbs/06_stereo.ipynb #fe1a0fae
 def stereo_photo(
     photo: str | Path,  # picture file
     out: str | Path,  # picture file (.png, .jpg) or folder

@@ -11,11 +11,12 @@ __all__ = ['SCHEDULES', 'DECAYED', 'OPTIMIZERS', 'AMP_FLOATS', 'READ_EVERY', 'MO
            'loss_figure', 'png', 'LossLog', 'paint_hole', 'contact_sheet', 'EvalPictures', 'LivePlot', 'Watch',
            'read_run', 'settle_seed', 'make_folder', 'fit', 'train_from_folder']
 
-# %% ../nbs/04_train.ipynb #8d18667b
+# %% ../nbs/04_train.ipynb #1a4f5d56
 import math
 import os
 import random
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -41,7 +42,7 @@ from .datasets import HardExampleSampler, InpaintDataset, keyed_random
 from .losses import LOSSES, create_loss, diff_augment, hole_psnr, hole_ssim
 from .models import MODELS, Inpainter, create_model, full_name, load_model, save_model, write_whole
 
-# %% ../nbs/04_train.ipynb #1a1e4ecd
+# %% ../nbs/04_train.ipynb #629b827d
 @dataclass
 class TrainConfig:
     "The settings of a run; names and defaults are those of the command line."
@@ -76,7 +77,7 @@ class TrainConfig:
 
     def __post_init__(self): self.checkpoint_file = self.checkpoint_file and str(self.checkpoint_file)
 
-# %% ../nbs/04_train.ipynb #afa09ecf
+# %% ../nbs/04_train.ipynb #14f8856e
 @patch
 def check(self: TrainConfig):
     "Refuse settings that cannot work."
@@ -92,7 +93,7 @@ def check(self: TrainConfig):
     if full_name(self.arch) not in MODELS: refuse('arch', f'one of: {", ".join(MODELS)}')
     if self.reset_state and not self.resume: refuse('reset_state', 'given together with --resume')
 
-# %% ../nbs/04_train.ipynb #9ee39616
+# %% ../nbs/04_train.ipynb #b2df8a45
 def cycle_position(
     epoch: int,  # 1, 2, 3 ...
     config: TrainConfig,  # `max_epoch` and `learning_rate_cycles` count
@@ -102,7 +103,7 @@ def cycle_position(
     whole = epoch <= length * config.learning_rate_cycles
     return ((epoch - 1) % length if whole else length - 1) / length
 
-# %% ../nbs/04_train.ipynb #c25bd544
+# %% ../nbs/04_train.ipynb #263efec6
 def cosine(
     epoch: int,  # 1, 2, 3 ...
     config: TrainConfig,
@@ -122,7 +123,7 @@ def cosine_wd(
 
 SCHEDULES = {'cosine': cosine, 'cosine_wd': cosine_wd}  # name: function of epoch and settings; add your own
 
-# %% ../nbs/04_train.ipynb #e5735411
+# %% ../nbs/04_train.ipynb #743b8035
 DECAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)  # layers whose weights decay
 
 def decay_groups(
@@ -135,7 +136,7 @@ def decay_groups(
     return [{'params': [value for name, value in named if name in decayed], 'weight_decay': weight_decay},
             {'params': [value for name, value in named if name not in decayed], 'weight_decay': 0.0}]
 
-# %% ../nbs/04_train.ipynb #c6ed3838
+# %% ../nbs/04_train.ipynb #c6d58c23
 def adamw(
     model: nn.Module,
     config: TrainConfig,
@@ -156,7 +157,7 @@ def set_rates(
         group['lr'] = learning_rate
         if group['weight_decay']: group['weight_decay'] = weight_decay
 
-# %% ../nbs/04_train.ipynb #87e32b89
+# %% ../nbs/04_train.ipynb #2ac1b52a
 def load_optimizer(
     optimizer: torch.optim.Optimizer,
     state: dict,  # `state_dict` of such an optimizer
@@ -167,7 +168,7 @@ def load_optimizer(
         raise ValueError('the checkpoint holds the state of another optimizer; add --reset-state to keep its weights only')
     optimizer.load_state_dict({**state, 'param_groups': now})
 
-# %% ../nbs/04_train.ipynb #7944558b
+# %% ../nbs/04_train.ipynb #9ae9e41a
 AMP_FLOATS = {'fp16': torch.float16, 'bfloat16': torch.bfloat16}
 
 def cpu_has_bfloat16() -> bool:
@@ -176,7 +177,7 @@ def cpu_has_bfloat16() -> bool:
     except OSError: return False
     return bool(flags & {'avx512_bf16', 'amx_bf16', 'bf16'})
 
-# %% ../nbs/04_train.ipynb #9956b3c6
+# %% ../nbs/04_train.ipynb #e99044b9
 class Compute:
     "A device, and the precision to compute with there."
     def __init__(self,
@@ -198,7 +199,7 @@ class Compute:
         "Bring a batch to the device without waiting for it."
         return [values.to(self.device, non_blocking=True) for values in batch]
 
-# %% ../nbs/04_train.ipynb #cb43e2a2
+# %% ../nbs/04_train.ipynb #b95cbdab
 class PlainStep:
     "Learn with one model, one loss and one optimizer."
     def __init__(self,
@@ -230,7 +231,7 @@ class PlainStep:
             if not self.criterion.training or not self.criterion.diff_aug: return pred, self.criterion(pred, y, weight)
             return pred, self.criterion(*diff_augment(pred, y, weight))
 
-# %% ../nbs/04_train.ipynb #03ea51e3
+# %% ../nbs/04_train.ipynb #dfc6b968
 @patch
 def accumulate(self: PlainStep,
     x: Tensor,  # b 3 h w, 0..1
@@ -243,7 +244,7 @@ def accumulate(self: PlainStep,
     self.compute.scaler.scale(loss * share).backward()
     return loss.detach()
 
-# %% ../nbs/04_train.ipynb #65cfcd40
+# %% ../nbs/04_train.ipynb #3448c73d
 @patch
 def update(self: PlainStep,
     loss: Tensor,  # sum of the losses of this step
@@ -261,7 +262,7 @@ def update(self: PlainStep,
     self.compute.scaler.update()
     return ~finite
 
-# %% ../nbs/04_train.ipynb #05e1fc5b
+# %% ../nbs/04_train.ipynb #34859b13
 @patch
 def state_dict(self: PlainStep) -> dict:
     "What a checkpoint keeps beside the weights."
@@ -279,7 +280,7 @@ def load_state_dict(self: PlainStep,
     if self.compute.scaler.is_enabled() and state['grad_scaler_state_dict'][0]:
         self.compute.scaler.load_state_dict(state['grad_scaler_state_dict'][0])
 
-# %% ../nbs/04_train.ipynb #973bea94
+# %% ../nbs/04_train.ipynb #5078ee8c
 def epoch_plan(
     sampler: HardExampleSampler,
     epoch: int,  # 1, 2, 3 ...
@@ -291,7 +292,7 @@ def epoch_plan(
     keys = list(sampler)[drawn:]
     return [keys[start:start + batch_size] for start in range(0, len(keys), batch_size)]
 
-# %% ../nbs/04_train.ipynb #b8b440a0
+# %% ../nbs/04_train.ipynb #f227c07d
 def set_seed(
     *key: str | int,  # what the next random numbers depend on
 ):
@@ -306,7 +307,7 @@ def own_randomness():
     try: yield
     finally: random.setstate(python); torch.random.set_rng_state(device)
 
-# %% ../nbs/04_train.ipynb #6c52563f
+# %% ../nbs/04_train.ipynb #1dbfc523
 @dataclass
 class RunState:
     "How far a run is."
@@ -321,7 +322,7 @@ class RunState:
     best_loss: float = math.inf  # of all evaluations
     history: list[dict] = field(default_factory=list)  # a row for each finished epoch
 
-# %% ../nbs/04_train.ipynb #ad4657eb
+# %% ../nbs/04_train.ipynb #bc261767
 class Interrupted(KeyboardInterrupt):
     "A run was stopped on purpose; its state is saved."
 
@@ -338,7 +339,7 @@ class StopSignal:
     def __exit__(self, *error):
         for number, handler in self.before.items(): signal.signal(number, handler)
 
-# %% ../nbs/04_train.ipynb #27b03271
+# %% ../nbs/04_train.ipynb #1dcab454
 def leave_signals(
     worker: int,  # number of the process
 ):
@@ -346,7 +347,7 @@ def leave_signals(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-# %% ../nbs/04_train.ipynb #c5e3b09b
+# %% ../nbs/04_train.ipynb #24b0ad90
 class Callback:
     "Watches a run; override what is of interest."
     def before_fit(self, run: 'Training'): "Once, before anything else."
@@ -357,7 +358,7 @@ class Callback:
     def after_epoch(self, run: 'Training', row: dict): "After each epoch, with its row of the history."
     def after_fit(self, run: 'Training'): "Once, at the end, also after an error."
 
-# %% ../nbs/04_train.ipynb #a3088ca0
+# %% ../nbs/04_train.ipynb #d482f619
 def default_workers() -> int:  # processes
     "Processes that load data: two fewer than cores, at most eight."
     cores = os.cpu_count() or 1
@@ -373,7 +374,7 @@ def batches_of(
         lines = str(error).strip().splitlines()
         raise (type(error)(lines[-1].split(': ', 1)[-1]) if len(lines) > 1 else error) from None
 
-# %% ../nbs/04_train.ipynb #91c30b84
+# %% ../nbs/04_train.ipynb #b60dfb84
 class Training:
     "A run: what learns, from what, how far it is, and who watches."
     def __init__(self,
@@ -403,7 +404,7 @@ class Training:
         "Tell all who watch."
         for callback in self.callbacks: getattr(callback, event)(self, *arguments)
 
-# %% ../nbs/04_train.ipynb #160c3743
+# %% ../nbs/04_train.ipynb #041d4cfb
 @patch
 def train_epoch(self: Training):
     "Learn from the samples of this epoch that are still ahead."
@@ -415,13 +416,13 @@ def train_epoch(self: Training):
     for start in range(0, len(self.plan), self.config.backward_step):
         self.learn(self.plan[start:start + self.config.backward_step])
         self.call('after_step')
-        if len(self.unread) >= READ_EVERY: self.read_losses()
+        if start == 0 or len(self.unread) >= READ_EVERY: self.read_losses()
         if self.stop.wanted: raise Interrupted
     self.read_losses(); self.tick()
 
 READ_EVERY = 16  # batches from one look at the losses to the next
 
-# %% ../nbs/04_train.ipynb #9ab37d47
+# %% ../nbs/04_train.ipynb #f4db475d
 @patch
 def learn(self: Training,
     group: list[list[tuple]],  # keys of the batches that make this step
@@ -446,7 +447,7 @@ def rates(self: Training) -> tuple[float, float]:  # learning rate, weight decay
     rate, decay = SCHEDULES[self.config.scheduler](self.state.epoch, self.config)
     return rate * min(1, (self.state.step + 1) / (self.config.warmup_step + 1)), decay
 
-# %% ../nbs/04_train.ipynb #9232c523
+# %% ../nbs/04_train.ipynb #671f7b1d
 MOST_DROPPED = 100  # steps of an epoch that may be left out
 
 @patch
@@ -466,7 +467,7 @@ def read_losses(self: Training):
         raise FloatingPointError(f'the loss was not a finite number in {int(dropped)} steps of epoch {self.state.epoch}; these steps were left out, '
                                  'the weights are those from before: look at the data, or try a lower --learning-rate')
 
-# %% ../nbs/04_train.ipynb #aef15ff2
+# %% ../nbs/04_train.ipynb #467da918
 @patch
 @torch.no_grad()
 def evaluate(self: Training) -> dict[str, float]:  # means over all evaluation records
@@ -482,7 +483,7 @@ def evaluate(self: Training) -> dict[str, float]:  # means over all evaluation r
         self.call('after_eval_batch', number, dict(x=x, mask=mask, pred=pred, target=y))
     return dict(zip(('eval_loss', 'psnr', 'ssim'), torch.stack(scores).nanmean(0).tolist()))
 
-# %% ../nbs/04_train.ipynb #27f6fcc1
+# %% ../nbs/04_train.ipynb #4c95e4a2
 @patch
 def close_epoch(self: Training,
     scores: dict[str, float],  # of `evaluate`; empty if the model was not judged
@@ -508,7 +509,7 @@ def tick(self: Training):
     self.state.seconds += now - self.clock
     self.clock = now
 
-# %% ../nbs/04_train.ipynb #48c9863c
+# %% ../nbs/04_train.ipynb #5891c421
 @patch
 def run(self: Training):
     "All epochs that are left."
@@ -529,7 +530,7 @@ def run(self: Training):
         finally: self.call('after_fit'); self.batches = self.train_loader = self.eval_loader = None
     if self.unsaved: raise OSError('; '.join(map(str, self.unsaved.values())))
 
-# %% ../nbs/04_train.ipynb #9fc48cd1
+# %% ../nbs/04_train.ipynb #c94bd74a
 @patch
 def keep(self: Training,
     path: Path,
@@ -549,7 +550,7 @@ def path(self: Training,
     "Where the model or the checkpoint of this run is."
     return self.model_dir/f'{self.step.model.name}{ending}'
 
-# %% ../nbs/04_train.ipynb #18c61b3c
+# %% ../nbs/04_train.ipynb #eb15a5ff
 def scheduler_state(
     config: TrainConfig,
     epoch: int,  # finished epochs
@@ -580,7 +581,7 @@ def interrupted(self: Training) -> Interrupted:  # to be raised
     how = 'with --resume' + ' and without --reset-state' * self.config.reset_state
     return Interrupted(f'{where}; saved in {path}: the same command {how} goes on from there')
 
-# %% ../nbs/04_train.ipynb #1c741163
+# %% ../nbs/04_train.ipynb #023625da
 class BestModel(Callback):
     "Saves the model after each epoch that was the best so far."
     def after_epoch(self, run: Training, row: dict):
@@ -598,12 +599,13 @@ class Checkpoint(Callback):
         run.save_checkpoint()
         self.saved = time.monotonic()
 
-# %% ../nbs/04_train.ipynb #26e92457
+# %% ../nbs/04_train.ipynb #671aceb8
 class ProgressBar(Callback):
     "A bar for the samples of each epoch."
     bar = None
     def before_epoch(self, run: Training):
-        self.bar = tqdm(total=run.config.num_samples, initial=run.state.drawn, unit=' samples', leave=False,
+        watched = sys.stderr.isatty() or 'ipykernel' in sys.modules  # or in a log file, where every change is a line
+        self.bar = tqdm(total=run.config.num_samples, initial=run.state.drawn, unit=' samples', leave=False, mininterval=0.5 if watched else 30,
                         desc=f'epoch {run.state.epoch}/{run.config.max_epoch}')
     def after_step(self, run: Training): self.bar.update(run.state.drawn - self.bar.n)
     def after_losses(self, run: Training, losses: list[float]): self.bar.set_postfix_str(f'loss {sum(losses) / len(losses):.4f}', refresh=False)
@@ -611,7 +613,7 @@ class ProgressBar(Callback):
     def after_epoch(self, run: Training, row: dict): self.bar.close()
     def after_fit(self, run: Training): self.bar is None or self.bar.close()
 
-# %% ../nbs/04_train.ipynb #548bf372
+# %% ../nbs/04_train.ipynb #847e8dd1
 def summary(
     row: dict,  # of the history
     config: TrainConfig,
@@ -636,7 +638,7 @@ class Summary(Callback):
         left = sum(row['seconds'] for row in history) / len(history) * (run.config.max_epoch - row['epoch'])
         tqdm.write(summary(row, run.config, left))
 
-# %% ../nbs/04_train.ipynb #6ade5b66
+# %% ../nbs/04_train.ipynb #529e8f3f
 def loss_table(
     history: list[dict],
 ) -> str:  # comma-separated, with a header; empty where the model was not judged
@@ -666,7 +668,7 @@ def png(
     figure.savefig(file := BytesIO(), format='png')
     return file.getvalue()
 
-# %% ../nbs/04_train.ipynb #6fe58eb9
+# %% ../nbs/04_train.ipynb #79e03051
 class LossLog(Callback):
     "Writes `loss.csv` and `loss.png`."
     def after_epoch(self, run: Training, row: dict):
@@ -674,7 +676,7 @@ class LossLog(Callback):
         run.keep(run.model_dir/'loss.csv', partial(write_whole, data=loss_table(history).encode()))
         run.keep(run.model_dir/'loss.png', partial(write_whole, data=png(loss_figure(history))))
 
-# %% ../nbs/04_train.ipynb #c663e72a
+# %% ../nbs/04_train.ipynb #89a82021
 HOLE_COLOUR = (1.0, 0.25, 0.63)
 
 def paint_hole(
@@ -697,7 +699,7 @@ def contact_sheet(
     for number, caption in enumerate(columns): ImageDraw.Draw(sheet).text((number * wide.shape[-1] // len(columns) + 3, 2), caption, fill='black')
     return sheet
 
-# %% ../nbs/04_train.ipynb #f80c1d16
+# %% ../nbs/04_train.ipynb #42a83cdf
 class EvalPictures(Callback):
     "Writes a contact sheet of every n-th evaluation batch."
     def after_eval_batch(self, run: Training, number: int, batch: dict):
@@ -708,7 +710,7 @@ class EvalPictures(Callback):
         sheet.save(file := BytesIO(), 'PNG')
         run.keep(run.model_dir/'eval'/f'{number // run.config.save_eval_step + 1}.png', partial(write_whole, data=file.getvalue()))
 
-# %% ../nbs/04_train.ipynb #072c7884
+# %% ../nbs/04_train.ipynb #4e3168f7
 class LivePlot(Callback):
     "Draws losses and hole PSNR while a notebook cell trains."
     def __init__(self,
@@ -742,7 +744,7 @@ def after_losses(self: LivePlot, run: Training, losses: list[float]):
 @patch
 def after_epoch(self: LivePlot, run: Training, row: dict): self.draw(run)
 
-# %% ../nbs/04_train.ipynb #7f5a8154
+# %% ../nbs/04_train.ipynb #41ab9256
 class Watch(Callback):
     "Keeps how the model fills some pictures after chosen steps."
     def __init__(self,
@@ -759,7 +761,7 @@ class Watch(Callback):
         self.pictures[run.state.step] = filled.float().cpu()
         run.step.mode(training=True)
 
-# %% ../nbs/04_train.ipynb #fa84560e
+# %% ../nbs/04_train.ipynb #f0735a90
 DEFAULT_LOSS = 'l1lpips'
 
 def read_run(
@@ -784,7 +786,7 @@ def settle_seed(
     if before is not None and config.seed not in (-1, before): tqdm.write(f'--seed {config.seed}: the run that is resumed has seed {before}, which stays.')
     return replace(config, seed=before if before is not None else config.seed if config.seed >= 0 else random.SystemRandom().getrandbits(31))
 
-# %% ../nbs/04_train.ipynb #de06adcc
+# %% ../nbs/04_train.ipynb #de8bb14c
 @patch
 def take_up(self: Training,
     file: dict,  # a checkpoint without its weights
@@ -803,7 +805,7 @@ def take_up(self: Training,
     if self.state.epoch > self.config.max_epoch: tqdm.write(f'Nothing left to do: the run has had its {self.config.max_epoch} epochs. More --max-epoch goes on, --reset-state starts over.')
     else: tqdm.write(f'Resumed in epoch {self.state.epoch} of {self.config.max_epoch}, after {self.state.drawn} of its {self.config.num_samples} samples.')
 
-# %% ../nbs/04_train.ipynb #d0afb072
+# %% ../nbs/04_train.ipynb #dac95c85
 def make_folder(
     folder: Path,  # made with its parents if it does not exist
 ):
@@ -813,7 +815,7 @@ def make_folder(
         with tempfile.TemporaryFile(dir=folder): pass
     except OSError as error: raise OSError(f'cannot write to {folder}: {error.strerror}; choose another folder') from error
 
-# %% ../nbs/04_train.ipynb #8ee6ba4c
+# %% ../nbs/04_train.ipynb #ae7b2ce4
 def fit(
     model: Inpainter,  # is trained in place
     train_dataset: Dataset,  # such as `InpaintDataset`
@@ -842,7 +844,7 @@ def fit(
     run.run()
     return run.state.history
 
-# %% ../nbs/04_train.ipynb #e2fdab41
+# %% ../nbs/04_train.ipynb #4840832b
 def train_from_folder(
     data_dir: str | Path,  # holds the records in train/ and eval/
     model_dir: str | Path,  # for models, checkpoint, pictures and table

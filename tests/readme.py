@@ -26,12 +26,10 @@ def plain(notebook) -> nbformat.NotebookNode:
     "`notebook` without the working fields that nbdev's processors leave in it."
     cells = [{key: cell[key] for key in ('cell_type', 'id', 'metadata', 'source', 'outputs', 'execution_count') if key in cell}
              for cell in notebook.cells if cell.get('source') is not None]
-    node = nbformat.from_dict(json.loads(json.dumps(
-        dict(cells=cells, metadata=notebook.metadata, nbformat=4, nbformat_minor=5))))
-    for cell in node.cells:
-        if cell.cell_type != 'code':
-            cell.pop('outputs', None), cell.pop('execution_count', None)
-    return node
+    for cell in cells:
+        if cell['cell_type'] != 'code':
+            for key in ('outputs', 'execution_count'): cell.pop(key, None)
+    return nbformat.reads(json.dumps(dict(cells=cells, metadata=notebook.metadata, nbformat=4, nbformat_minor=5)), as_version=4)
 
 
 def title(front_matter: str) -> str:
@@ -43,6 +41,7 @@ def title(front_matter: str) -> str:
 def readme() -> str:
     "The text of README.md."
     notebook = processed(ROOT/'nbs/index.ipynb')
+    notebook.metadata['language_info'] = {'name': 'python'}  # for the fences of code
     head, notebook.cells = notebook.cells[0], [cell for cell in notebook.cells[1:] if 'WARNING: THIS FILE' not in cell.source]
     body, resources = MarkdownExporter().from_notebook_node(notebook)
     assert not resources['outputs'], 'index.ipynb stores pictures in its outputs: keep them in nbs/images and link them'

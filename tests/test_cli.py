@@ -1,28 +1,18 @@
 """Whole command lines, as a user types them: exit status, one line on standard error, files."""
-import json, os, signal, subprocess, sys, time
+import os, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
 import torch
+from commands import ENV, Running, run, script
 from PIL import Image
 
 from inpaint_nb.models import create_model, save_model
 from inpaint_nb.scenes import random_scene
 
-ENV = dict(os.environ, OMP_NUM_THREADS='1', PYTHONUNBUFFERED='1')
 PROGRAMS = ['inpaint_create_training_data', 'inpaint_train', 'inpaint_stereo', 'inpaint_demo']
 COMMANDS = [['inpaint_create_training_data', 'inpaint'], ['inpaint_train', 'inpaint'], ['inpaint_stereo'], ['inpaint_demo']]
 TINY = '--size 64 --batch-size 2 --backward-step 1 --num-samples 4 --max-epoch 2 --learning-rate-cycles 1 --num-workers 0 --eval-step 1 --save-eval-step 1 --gpu -1'.split()
-
-
-def command_line(program: str, *arguments) -> list[str]:
-    "The command as the operating system starts it: the installed script."
-    return [str(Path(sys.executable).parent/program), *map(str, arguments)]
-
-
-def run(program: str, *arguments, **settings) -> subprocess.CompletedProcess:
-    "What a command line comes to."
-    return subprocess.run(command_line(program, *arguments), env=ENV, capture_output=True, text=True, timeout=240, **settings)
 
 
 def refused(status: int, *line, says: list[str]):
@@ -56,7 +46,7 @@ def photos(root) -> Path:
 @pytest.fixture(scope='session')
 def records(root, photos) -> Path:
     "Records made by the command line."
-    done = run('inpaint_create_training_data', 'inpaint', '--dataset-dir', photos, '-o', root/'records', '--prefix', 'scene',
+    done = script('inpaint_create_training_data', 'inpaint', '--dataset-dir', photos, '-o', root/'records', '--prefix', 'scene',
                '--model-type', 'Pseudo', '--size', 128, '--max-workers', 2)
     assert done.returncode == 0, done.stderr
     return root/'records'
@@ -65,7 +55,7 @@ def records(root, photos) -> Path:
 @pytest.fixture(scope='session')
 def models(root, records) -> Path:
     "A model trained by the command line."
-    done = run('inpaint_train', 'inpaint', '-i', records, '--model-dir', root/'models', '--loss', 'l1', '--seed', 1, *TINY)
+    done = script('inpaint_train', 'inpaint', '-i', records, '--model-dir', root/'models', '--loss', 'l1', '--seed', 1, *TINY)
     assert done.returncode == 0, done.stderr
     return root/'models'
 
@@ -78,7 +68,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize('line', [[program] for program in PROGRAMS[:2]] + COMMANDS, ids=' '.join)
 def test_help(line):
-    done = run(*line, '-h')
+    done = script(*line, '-h')
     assert done.returncode == 0 and done.stdout.startswith('usage: ') and not done.stderr
 
 
@@ -86,7 +76,7 @@ def test_help(line):
 def test_help_is_fast(line):
     "Less than half a second of processor time, Python's own start included."
     before = os.times()
-    run(*line, '-h')
+    script(*line, '-h')
     after = os.times()
     assert after.children_user + after.children_system - before.children_user - before.children_system < 0.5
 
@@ -148,7 +138,7 @@ def test_records_again(root, photos, records):
     "The same command again makes nothing and changes nothing."
     before = files(records)
     done = run('inpaint_create_training_data', 'inpaint', '-i', photos, '--data-dir', records, '--prefix', 'scene', '--model-type', 'Pseudo', '--size', 128)
-    assert done.returncode == 0 and done.stdout.startswith('0 records made')
+    assert done.returncode == 0 and done.stdout.startswith('records: 0 made, ')
     assert files(records) == before
 
 
@@ -177,7 +167,7 @@ def test_start_from_a_checkpoint(root, records, models):
 
 
 def test_stereo(root, photos, models):
-    done = run('inpaint_stereo', photos/'eval/3.png', '-o', root/'stereo.png', '--checkpoint-file', models/'inpaint.light_inpaint_v1.pth',
+    done = script('inpaint_stereo', photos/'eval/3.png', '-o', root/'stereo.png', '--checkpoint-file', models/'inpaint.light_inpaint_v1.pth',
                '--model-type', 'Pseudo', '--divergence', 3)
     assert done.returncode == 0, done.stderr
     assert Image.open(root/'stereo.png').size == (640, 240)
@@ -291,11 +281,12 @@ def test_debug_shows_where(tmp_path):
 def test_interrupted(tmp_path, records, number):
     "Ctrl-C and a request to end: 130, one line that says how to go on, and it does go on."
     line = ['inpaint_train', 'inpaint', '-i', records, '--model-dir', tmp_path/'models', '--loss', 'l1', *TINY, '--num-samples', 2000]
-    process = subprocess.Popen(command_line(*line), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = Running(*line)
     while process.poll() is None and not (tmp_path/'models').exists(): time.sleep(0.05)
     time.sleep(1)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert errors.splitlines()[-1].startswith('interrupted') and '--resume' in errors.splitlines()[-1]
+    os.kill(process.pid, number)
+    done = process.wait()
+    assert done.returncode == 130, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith('interrupted') and '--resume' in last
     assert run(*line, '--num-samples', 4, '--resume').returncode == 0

@@ -1,7 +1,7 @@
 """What the project is made of, and what it tells those who install it."""
-import os, re, subprocess
+import ast, json, os, re, subprocess, sys
 from configparser import ConfigParser
-from importlib.metadata import entry_points, requires
+from importlib.metadata import entry_points, packages_distributions, requires
 from pathlib import Path
 from shlex import split
 
@@ -35,19 +35,35 @@ def test_installed_as_declared():
     assert {Requirement(text).name for text in requires('inpaint_nb')} == names
 
 
-def imported() -> set[str]:
-    "The distributions whose modules the package imports."
-    modules = {'cv2': 'opencv-python', 'PIL': 'pillow'}
-    text = '\n'.join(path.read_text(encoding='utf-8') for path in (ROOT/'inpaint_nb').glob('*.py'))
-    found = set(re.findall(r'^\s*(?:import|from) +([a-zA-Z_]\w*)', text, flags=re.MULTILINE))
-    return {modules.get(name, name) for name in found}
+def imported(*sources: str) -> set[str]:
+    "The distributions that pieces of code import."
+    modules = set()
+    for source in sources:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import): modules |= {alias.name.split('.')[0] for alias in node.names}
+            if isinstance(node, ast.ImportFrom) and not node.level: modules.add(node.module.split('.')[0])
+    own = {'inpaint_nb', 'recipe'} | {path.stem for path in (ROOT/'tests').glob('*.py')}
+    named = packages_distributions()
+    return {re.sub('[-_.]+', '-', named[module][0]).lower() for module in modules - set(sys.stdlib_module_names) - own}
+
+
+def distributions(option: str) -> set[str]:
+    return {Requirement(text).name for text in split(SETTINGS[option])}
 
 
 def test_requires_what_it_imports_and_nothing_else():
-    needed = {Requirement(text).name for text in split(SETTINGS['requirements'])}
-    optional = {'lpips'}  # only for --loss l1lpips, which says how to get it
-    import sys
-    assert imported() - set(sys.stdlib_module_names) - optional - {'inpaint_nb'} == needed - {'ipywidgets'}
+    code = [path.read_text(encoding='utf-8') for path in (ROOT/'inpaint_nb').glob('*.py')]
+    needed = distributions('requirements') - {'lpips'}  # of which only the weights are read
+    assert imported(*code) - {'ipython'} == needed  # IPython comes with ipywidgets
+
+
+def test_notebooks_and_tests_import_what_comes_with_dev():
+    code = [path.read_text(encoding='utf-8') for path in (ROOT/'tests').glob('*.py')]
+    for path in (ROOT/'nbs').glob('*.ipynb'):
+        cells = [''.join(cell['source']) for cell in json.loads(path.read_text(encoding='utf-8'))['cells'] if cell['cell_type'] == 'code']
+        code += [re.sub(r'^\s*[%!].*', '', cell, flags=re.MULTILINE) for cell in cells]
+    brought_along = {'ipython', 'matplotlib-inline', 'nbformat', 'packaging', 'pyyaml'}  # by nbdev, jupyterlab and pytest
+    assert imported(*code) <= distributions('requirements') | distributions('dev_requirements') | brought_along
 
 
 @pytest.mark.parametrize('script', ['inpaint_create_training_data', 'inpaint_train', 'inpaint_stereo', 'inpaint_demo'])

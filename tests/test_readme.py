@@ -1,8 +1,12 @@
 """README.md is what index.ipynb says, and what it promises can be done."""
-import re, subprocess, sys
+import re, shlex, subprocess
 
-import pytest
+from commands import run
 from readme import ROOT, readme
+
+from inpaint_nb.depth import write_depth
+from inpaint_nb.scenes import random_scene
+from inpaint_nb.stereo import save_picture
 
 TEXT = (ROOT/'README.md').read_text(encoding='utf-8') if (ROOT/'README.md').exists() else ''
 BLOCKS = re.findall(r'^```bash\n(.*?)^```$', TEXT, flags=re.MULTILINE | re.DOTALL)
@@ -32,3 +36,31 @@ def test_ci_reads_the_same_blocks():
     for n, block in enumerate(BLOCKS[:2], 1):
         found = subprocess.run(f"awk -v wanted={n} {awk} README.md", shell=True, cwd=ROOT, capture_output=True, text=True)
         assert found.stdout == block
+
+
+SMALL = {  # what makes a command of README.md short enough for a test
+    'inpaint_create_training_data': '--size 128',
+    'inpaint_train': '--size 64 --num-samples 8 --batch-size 4 --backward-step 1 --max-epoch 1 --learning-rate-cycles 1 --num-workers 0 --gpu -1',
+    'inpaint_stereo': '',
+}
+
+
+def test_the_other_commands_work(tmp_path):
+    "Records, training and use, word for word and one after the other, with a few options more."
+    for number, name in enumerate(('photos/train/0.png', 'photos/train/1.png', 'photos/eval/2.png', 'photo.jpg')):
+        scene = random_scene(number, size=(240, 320))
+        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
+        save_picture(scene.image, tmp_path/name)
+    write_depth(scene.depth, tmp_path/'depth.png')
+    lines = [line for block in BLOCKS[2:] for line in block.splitlines()]
+    assert [line.split()[0] for line in lines] == list(SMALL)
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        done = run(program, *arguments, *SMALL[program].split(), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path/'photo_3d').iterdir()) == ['photo_LRF_Full_SBS.png', 'photo_redcyan.png']
+
+
+def test_python_example_is_run_by_the_notebook():
+    "Its cells are those of index.ipynb, which nbdev_test runs."
+    assert len(re.findall(r'^```python$', TEXT, flags=re.MULTILINE)) == 2

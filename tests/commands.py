@@ -1,0 +1,60 @@
+"""Command lines for tests: each is a process of its own, forked from one that has PyTorch loaded already.
+
+A fresh Python spends seconds on importing PyTorch; two hundred command lines would spend most of an hour.
+`script` starts the installed program instead, exactly as a user does.
+"""
+import multiprocessing, os, subprocess, sys, tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ['OMP_NUM_THREADS'] = '1'  # before PyTorch is loaded, here and in what is started from here
+ENV = dict(os.environ, PYTHONUNBUFFERED='1')
+METHOD = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
+PROCESSES = multiprocessing.get_context(METHOD)
+if METHOD == 'forkserver': PROCESSES.set_forkserver_preload(['inpaint_nb.train', 'inpaint_nb.benchmark', 'inpaint_nb.cli'])
+
+
+class Done(NamedTuple):
+    "What a command line came to."
+    returncode: int  # exit status; negative: the signal that ended it
+    stdout: str
+    stderr: str
+
+
+def enter(program: str, arguments: list[str], folder: str, output: tuple[str, str]):
+    "In the new process: what the installed script does, with the outputs in files."
+    os.chdir(folder)
+    for number, path in enumerate(output, 1): os.dup2(os.open(path, os.O_WRONLY), number)
+    for name in ('stdout', 'stderr'): setattr(sys, name, open({'stdout': 1, 'stderr': 2}[name], 'w', buffering=1, closefd=False))
+    from inpaint_nb import cli
+    sys.exit(getattr(cli, program.removeprefix('inpaint_'))(arguments))
+
+
+class Running:
+    "A command line at work."
+    def __init__(self, program: str, *arguments, cwd: str | Path = '.'):
+        self.folder = tempfile.TemporaryDirectory()
+        self.output = tuple(str(Path(self.folder.name)/name) for name in ('stdout', 'stderr'))
+        for path in self.output: open(path, 'w').close()
+        self.process = PROCESSES.Process(target=enter, args=(program, [str(argument) for argument in arguments], os.path.abspath(cwd), self.output))
+        self.process.start()
+        self.pid = self.process.pid
+
+    def poll(self) -> int | None: return self.process.exitcode
+
+    def wait(self, timeout: float = 240) -> Done:
+        "Wait for the end."
+        self.process.join(timeout)
+        if self.process.exitcode is None: self.process.kill(); self.process.join()
+        with self.folder: return Done(self.process.exitcode, *(Path(path).read_text() for path in self.output))
+
+
+def run(program: str, *arguments, **settings) -> Done:
+    "Run a command line to its end."
+    return Running(program, *arguments, **settings).wait()
+
+
+def script(program: str, *arguments) -> Done:
+    "Run the installed program to its end."
+    done = subprocess.run([Path(sys.executable).parent/program, *map(str, arguments)], env=ENV, capture_output=True, text=True, timeout=240)
+    return Done(done.returncode, done.stdout, done.stderr)
