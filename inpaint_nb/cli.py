@@ -6,7 +6,7 @@
 __all__ = ['REQUIRED', 'KINDS', 'Parameter', 'room_parameters', 'add_option', 'Parser', 'error_line', 'finish', 'add_room',
            'taken', 'subcommand', 'refusing', 'check_depth_model', 'create_training_data', 'train', 'stereo', 'demo']
 
-# %% ../nbs/08_cli.ipynb #44e856b1
+# %% ../nbs/08_cli.ipynb #19c60a61
 import argparse
 import ast
 import inspect
@@ -21,7 +21,7 @@ from pathlib import Path
 from tokenize import COMMENT, generate_tokens
 from typing import Any, NamedTuple
 
-# %% ../nbs/08_cli.ipynb #d0c3d29c
+# %% ../nbs/08_cli.ipynb #2af1be4c
 class Parameter(NamedTuple):
     "One parameter of a function, or one field of a dataclass, as its source says."
     name: str
@@ -51,49 +51,48 @@ def room_parameters(
                              comments.get(where.end_lineno, ''))
             for where, field, default in _fields(node)}
 
-# %% ../nbs/08_cli.ipynb #1bde27c3
+# %% ../nbs/08_cli.ipynb #0225d320
 KINDS = {'int': int, 'float': float, 'str': str}
 
 def add_option(
     parser: argparse.ArgumentParser,  # gets the option
     parameter: Parameter,  # of a room
     short: str | None = None,  # further name, such as -o
-    **settings,  # for `add_argument`, such as choices
 ):
     "Make an option of a parameter."
     name, kind, default, comment = parameter
-    flags = [short] * (short is not None) + [f"--{'disable-' * (default is True)}{name.replace('_', '-')}"]
-    if kind == 'bool':
-        settings |= dict(action='store_false' if default else 'store_true')
-        comment = f'do without: {comment}' if default else comment
-    elif kind.startswith('Literal'): settings |= dict(choices=ast.literal_eval(kind.removeprefix('Literal')))
-    else: settings |= dict(type=next(KINDS[part] for part in kind.split(' | ') if part in KINDS), metavar=name.split('_')[-1].upper())
+    flag = f"--{'disable-' * (default is True)}{name.replace('_', '-')}"
+    if kind == 'bool': settings = dict(action='store_false' if default else 'store_true')
+    elif kind.startswith('Literal'): settings = dict(choices=ast.literal_eval(kind.removeprefix('Literal')))
+    else: settings = dict(type=next(KINDS[part] for part in kind.split(' | ') if part in KINDS), metavar=name.split('_')[-1].upper())
     if default is REQUIRED: settings |= dict(required=True)
     elif kind != 'bool': settings |= dict(default=default)
-    shown = '' if kind == 'bool' or default in (REQUIRED, None, '') else ' (default: %(default)s)'
-    parser.add_argument(*flags, dest=name, help=comment.replace('%', '%%') + shown, **settings)
+    if default is True: comment = f'do without: {comment}'
+    elif default not in (REQUIRED, None, False, ''): comment += f' (default: {default})'
+    parser.add_argument(*filter(None, (short, flag)), dest=name, help=comment.replace('%', '%%'), **settings)
 
-# %% ../nbs/08_cli.ipynb #327730d6
+# %% ../nbs/08_cli.ipynb #36fe7dfc
 class Parser(argparse.ArgumentParser):
     "An argument parser that complains in one line."
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **(dict(epilog='Where a name is wanted, a wrong one is answered with all that there are.') | kwargs))
+    def format_help(self) -> str:
+        "The usual help, and how to find out names."
+        return f'{super().format_help()}\nWhere a name is wanted, a wrong one is answered with all that there are.\n'
 
     def error(self, message: str):
         "Say what is wrong with the command line and end with 2."
         self.exit(2, f'error: {message}; {self.prog} -h lists all options\n')
 
-# %% ../nbs/08_cli.ipynb #8569b5ca
+# %% ../nbs/08_cli.ipynb #9803100e
 def error_line(
     error: Exception,
 ) -> str:  # without line breaks
     "What went wrong, for a person."
     if isinstance(error, OSError) and error.filename is not None:
         return f'{error.filename}: {error.strerror}; check the path and its permissions'
-    if isinstance(error, (OSError, ValueError, RuntimeError, ImportError)) and str(error): return ' '.join(str(error).split('\n', 1)[0].split())
+    if isinstance(error, (OSError, ValueError, RuntimeError, ArithmeticError, ImportError)) and str(error): return ' '.join(str(error).split('\n', 1)[0].split())
     return f'{type(error).__name__} {error}: not foreseen; run again with --debug and report what it prints'
 
-# %% ../nbs/08_cli.ipynb #e5b0ea57
+# %% ../nbs/08_cli.ipynb #f23fff76
 def finish(
     work: Callable[[], None],  # what the command does
     interrupted: str,  # how to go on after Ctrl-C
@@ -112,7 +111,7 @@ def finish(
     finally: signal.signal(signal.SIGTERM, before)
     return 0
 
-# %% ../nbs/08_cli.ipynb #a0eeba8b
+# %% ../nbs/08_cli.ipynb #004ad2b3
 def add_room(
     parser: Parser,  # gets the options
     parameters: dict[str, Parameter],  # of `room_parameters`
@@ -133,7 +132,7 @@ def taken(
     "What the command line says about some parameters."
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
-# %% ../nbs/08_cli.ipynb #e5c294ee
+# %% ../nbs/08_cli.ipynb #de562a91
 def subcommand(
     parser: Parser,  # of the program
     name: str,  # of the command
@@ -143,7 +142,7 @@ def subcommand(
     commands = parser.add_subparsers(dest='command', required=True, metavar='command')
     return commands.add_parser(name, help=description, description=description)
 
-# %% ../nbs/08_cli.ipynb #90c361c7
+# %% ../nbs/08_cli.ipynb #127af598
 @contextmanager
 def refusing(
     parser: Parser,  # of the command
@@ -153,7 +152,7 @@ def refusing(
     try: yield
     except ValueError as error: parser.error(f'argument {option}: {error}' if option else str(error))
 
-# %% ../nbs/08_cli.ipynb #42410339
+# %% ../nbs/08_cli.ipynb #a5d910a4
 def check_depth_model(
     parser: Parser,  # of the command
     model_type: str,  # name of a depth model, perhaps with `:folder`
@@ -163,7 +162,7 @@ def check_depth_model(
     if model_type.partition(':')[0] not in DEPTH_MODELS:
         with refusing(parser, '--model-type'): create_depth_model(model_type)
 
-# %% ../nbs/08_cli.ipynb #fa88eea0
+# %% ../nbs/08_cli.ipynb #0ed3a0d9
 def create_training_data(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ) -> int:  # exit status
@@ -184,7 +183,7 @@ def create_training_data(
 
     return finish(work, 'the same command goes on where it stopped', args.debug)
 
-# %% ../nbs/08_cli.ipynb #47d1a30c
+# %% ../nbs/08_cli.ipynb #841324c9
 def train(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ) -> int:  # exit status
@@ -204,7 +203,7 @@ def train(
 
     return finish(work, 'the same command with --resume goes on from the last checkpoint, if there is one', args.debug)
 
-# %% ../nbs/08_cli.ipynb #8be3cd1b
+# %% ../nbs/08_cli.ipynb #e3b83b2f
 def stereo(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ) -> int:  # exit status
@@ -222,7 +221,7 @@ def stereo(
 
     return finish(work, 'nothing was written', args.debug)
 
-# %% ../nbs/08_cli.ipynb #762a079f
+# %% ../nbs/08_cli.ipynb #b14964e4
 def demo(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ) -> int:  # exit status

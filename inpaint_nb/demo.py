@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .benchmark import FILLERS, Case, Report, fill_case, judge_fills, scene_cases
-from .datasets import InpaintDataset, RecordSummary, list_photos, list_records, make_image_records, read_record
+from .datasets import InpaintDataset, RecordSummary, encode_png, list_photos, list_records, make_image_records, read_record
 from .depth import create_depth_model, write_depth
 from .models import LightInpaintV1, load_model, write_whole
 from .scenes import random_scene
@@ -43,7 +43,7 @@ class DemoPlan:
     "How much of everything the demonstration does."
     pictures: int = 64  # to learn from
     held_out: int = 8  # whose records only judge the learning
-    size: tuple[int, int] = (540, 720)  # of the scenes, pixels
+    size: tuple[int, int] = (720, 960)  # of the scenes, pixels
     record: int = 256  # side of a record, pixels
     crop: int = 124  # side of the crops that the network learns from, pixels
     seconds: float = 330  # for everything; learning gets what the rest leaves
@@ -77,7 +77,7 @@ def draw_photos(
         for file in (photo, depth): file.parent.mkdir(parents=True, exist_ok=True)
         scene = random_scene(number, plan.size)
         write_depth(scene.depth, depth)
-        save_picture(scene.image, photo)
+        write_whole(photo, encode_png((scene.image[0].permute(1, 2, 0) * 255).round().byte().numpy()))
 
 # %% ../nbs/06a_demo.ipynb #698d2fa2
 def spread(

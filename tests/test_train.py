@@ -59,7 +59,7 @@ def weights(path: Path) -> torch.Tensor:
 
 def run(data, folder, *callbacks, **options): return train_from_folder(data, folder, replace(QUICK, **options), callbacks, progress=False)
 
-def lasting(history): return [{name: value for name, value in row.items() if name != 'seconds'} for row in history]
+def lasting(history): return [{name: value for name, value in row.items() if name not in ('seconds', 'samples_per_second')} for row in history]
 
 class StopAfter(Callback):
     def __init__(self, step): self.step = step
