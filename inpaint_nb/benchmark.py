@@ -27,7 +27,7 @@ from .warp import fill_holes, forward_warp, splat
 # %% ../nbs/07_benchmark.ipynb #2af37b5e
 class Case(NamedTuple):
     "A hole and what really is in it."
-    name: str
+    name: str  # as the table shows it
     image: Tensor  # 1 3 H W, 0..1, right view, black in the hole
     hole: Tensor  # 1 1 H W, 0 or 1: to be filled
     target: Tensor  # 1 3 H W, 0..1, the true right view
@@ -40,7 +40,7 @@ def scene_cases(
     size: tuple[int, int] = (192, 256),  # height and width, pixels
     divergence: float = 4.0,  # percent of the width, as for `forward_warp`
     convergence: float = 0.5,  # 0..1
-) -> Iterator[Case]:
+) -> Iterator[Case]:  # one for each seed
     "Right views of procedural scenes, with their truth."
     for seed in seeds:
         scene = random_scene(seed, size=size)
@@ -75,8 +75,8 @@ FILLERS: dict[str, Filler] = {
 @dataclass(frozen=True)
 class Score:
     "One fill of one picture."
-    case: str
-    filler: str
+    case: str  # name of the picture
+    filler: str  # name of the filler
     psnr: float  # of the counted pixels, dB
     ssim: float  # of the counted pixels
     pixels: int  # counted
@@ -85,13 +85,13 @@ class Score:
 class Average(NamedTuple):
     "One filler over all pictures."
     mean_psnr: float  # each picture alike, dB
-    mean_ssim: float
+    mean_ssim: float  # the same of SSIM
     pooled_psnr: float  # each pixel alike, dB
-    pooled_ssim: float
+    pooled_ssim: float  # the same of SSIM
 
 def average_scores(
     scores: list[Score],  # of one filler
-) -> Average:
+) -> Average:  # of pictures and of pixels
     "Both averages."
     psnr, ssim, pixels = (np.array([getattr(score, name) for score in scores], dtype=float) for name in ('psnr', 'ssim', 'pixels'))
     error = np.average(10 ** (-psnr / 10), weights=pixels)
@@ -132,7 +132,7 @@ class Report:
 
 # %% ../nbs/07_benchmark.ipynb #9605ca40
 def fill_case(
-    case: Case,
+    case: Case,  # what to fill
     filler: Filler | nn.Module,  # a function or an inpainter
 ) -> Tensor:  # 1 3 H W
     "The case's picture with its hole filled."
@@ -140,9 +140,9 @@ def fill_case(
     return filler(case.image, case.hole)
 
 def judge_fills(
-    cases: Iterable[Case],
+    cases: Iterable[Case],  # what to fill
     fillers: dict[str, Filler | nn.Module] = FILLERS,  # by the name they get in the table
-) -> Report:
+) -> Report:  # prints itself as a table
     "Score each filler on each case; cases with nothing to count are left out."
     scores, seen = [], {}
     for case in cases:
@@ -201,7 +201,7 @@ def read_stereo(
 
 def stereo_case(
     folder: str | Path,  # as for `read_stereo`, perhaps with disp_right.png
-) -> Case:
+) -> Case:  # named after the folder
     "The left photo of a real pair, warped to the right camera by its measured disparity."
     left, right, measured = read_stereo(folder)
     disparity = fill_unknown(measured)
@@ -223,7 +223,7 @@ def stereo_case(
 def judge_stereo(
     root: str | Path,  # folder of scenes, or one scene
     fillers: dict[str, Filler | nn.Module] = FILLERS,  # by the name they get in the table
-) -> Report:
+) -> Report:  # prints itself as a table
     "Score fillers on real stereo pairs, where their truth is known."
     root = Path(root)
     folders = [root] if (root / 'left.png').is_file() else sorted(path.parent for path in root.glob('*/left.png'))
@@ -232,7 +232,7 @@ def judge_stereo(
 
 # %% ../nbs/07_benchmark.ipynb #838d7903
 def compare_fills(
-    case: Case,
+    case: Case,  # what to fill
     fillers: dict[str, Filler | nn.Module] = FILLERS,  # drawn in this order
 ) -> Tensor:  # 1 3 2H W*(1 + fillers)
     "Truth and fills in one picture, over the hole (counted pixels white) and the errors in it."

@@ -102,7 +102,7 @@ def keyed_random(
 DIVERGENCES = {1: ((2, 2.5, 3, 4), (0, 5)), 2: ((4, 5, 6), (3, 8)), 3: ((7, 8, 9), (6, 11))}  # level: usual values, range
 
 def draw_divergence(
-    rng: random.Random,
+    rng: random.Random,  # source of all randomness
     level: int,  # 1, 2 or 3: small, large, very large holes
     width: int,  # of the picture that will be warped, pixels
 ) -> float:  # distance between the eyes, percent of the width
@@ -153,7 +153,7 @@ def _draw_edge_dilation(rng: random.Random, resolution: int | None) -> int:
 
 # %% ../nbs/02_datasets.ipynb #3c5549b8
 def draw_parameters(
-    rng: random.Random,
+    rng: random.Random,  # source of all randomness
     size: tuple[int, int],  # width and height of the upright photo, pixels
     level: int = 1,  # divergence level: 1, 2 or 3
     is_metric: bool = False,  # kind of depth
@@ -187,7 +187,7 @@ def _rotated_square(image: Image.Image, side: int, angle: float, resample: str) 
 # %% ../nbs/02_datasets.ipynb #d32835b6
 def place_photo(
     image: Image.Image,  # upright photo; any mode with one number per channel
-    parameters: PhotoParameters,
+    parameters: PhotoParameters,  # what was drawn for this photo
 ) -> np.ndarray:  # H,W,C or H,W as the photo; C-contiguous
     "Rotate and resize a photo as was drawn."
     if parameters.angle is not None: return _rotated_square(image, parameters.short_side, parameters.angle, parameters.resample)
@@ -197,7 +197,7 @@ def place_photo(
 @torch.no_grad()
 def photo_holes(
     depth: Tensor,  # 1,1,H,W, 0..1, 1 is nearest
-    parameters: PhotoParameters,
+    parameters: PhotoParameters,  # what was drawn for this photo
 ) -> np.ndarray:  # H,W bool, True in the hole
     "Holes on a photo, oriented as in a right view."
     mapped = get_mapper(parameters.mapper)(depth)
@@ -208,7 +208,7 @@ def photo_holes(
 def two_pictures(
     picture: np.ndarray,  # H,W,3
     depth: Tensor,  # 1,1,H,W
-    parameters: PhotoParameters,
+    parameters: PhotoParameters,  # what was drawn for this photo
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # H,W,3 and H,W bool
     "The photo and its mirror image, each with its own holes."
     yield picture, photo_holes(depth, parameters)
@@ -226,7 +226,12 @@ def window_sums(
     return table[tops + size, lefts + size] - table[tops, lefts + size] - table[tops + size, lefts] + table[tops, lefts]
 
 # %% ../nbs/02_datasets.ipynb #2356273d
-def draw_places(rng: random.Random, shape: tuple[int, int], size: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_places(
+    rng: random.Random,  # source of all randomness
+    shape: tuple[int, int],  # height and width of the picture, pixels
+    size: int,  # side of the windows, pixels
+    number: int,  # of windows
+) -> tuple[np.ndarray, np.ndarray]:  # upper rows and left columns
     "Upper left corners of `number` random windows inside a picture."
     places = [(rng.randint(0, shape[0] - size), rng.randint(0, shape[1] - size)) for _ in range(number)]
     return tuple(np.array(places).T)
@@ -234,8 +239,8 @@ def draw_places(rng: random.Random, shape: tuple[int, int], size: int, number: i
 def best_crop(
     mask: np.ndarray,  # H,W bool
     size: int,  # side of the crop, pixels
-    rng: random.Random,
-    tries: int = 8,
+    rng: random.Random,  # source of all randomness
+    tries: int = 8,  # places to draw
 ) -> tuple[int, int, int]:  # top, left, hole pixels
     "The one of some random places that has the most hole."
     tops, lefts = draw_places(rng, mask.shape, size, tries)
@@ -273,7 +278,7 @@ def _write_whole(path: Path, data: bytes):
     finally: beside.unlink(missing_ok=True)
 
 def write_record(
-    folder: Path,
+    folder: Path,  # of the records
     stem: str,  # file names without _C.png and _M.png
     picture: np.ndarray,  # H,W,3 RGB uint8
     mask: np.ndarray,  # H,W bool
@@ -293,7 +298,7 @@ class RecordOptions:
     size: int = 512  # side of a record, pixels
     num_samples: int = 2  # crops of each picture, two pictures per photo
     divergence_level: int = 1  # 1, 2 or 3
-    seed: int = 71
+    seed: int = 71  # of all that is drawn
 
     def __post_init__(self):
         if any(sign in '/\\:' or not sign.isprintable() for sign in self.prefix) or self.prefix.startswith('.'):
@@ -346,7 +351,7 @@ def photo_depth(
     image: Image.Image,  # the photo
     path: Path,  # its file
     picture: np.ndarray,  # H,W,3 uint8, the photo after `place_photo`
-    parameters: PhotoParameters,
+    parameters: PhotoParameters,  # what was drawn for this photo
 ) -> Tensor:  # 1,1,H,W, 0..1, 1 is nearest
     "Depth of a placed photo."
     depth = _placed_depth(model, image, path, parameters) if model.needs_paths else model.infer(_batch_of_one(picture)).cpu()
@@ -358,7 +363,7 @@ LEAST_HOLE = 300  # pixels; a crop needs more
 def photo_crops(
     picture: np.ndarray,  # H,W,3
     depth: Tensor,  # 1,1,H,W
-    parameters: PhotoParameters,
+    parameters: PhotoParameters,  # what was drawn for this photo
     options: RecordOptions,
     key: tuple,  # for chance
 ) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:  # (number, sample): picture and mask
@@ -379,7 +384,7 @@ def _check_options(mask_file: Path, then: dict, now: RecordOptions):
             raise ValueError(f"{mask_file} was made with {name} {then.get(name)}, not {value}: give another prefix, or the options of then")
 
 def finished_records(
-    folder: Path,
+    folder: Path,  # of the records
     options: RecordOptions,
     source: str,  # digest of the photo's content
 ) -> int | None:  # records of this photo; None: some are missing
@@ -395,13 +400,16 @@ def finished_records(
 
 # %% ../nbs/02_datasets.ipynb #0e2d9fed
 def check_records(
-    folder: Path,
+    folder: Path,  # of the records
     options: RecordOptions,
 ):
     "Refuse to add to records of this prefix and depth model that were made with other options."
     names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith('_M.png'))
     ours = [name for name in names if name[:-6].rsplit('_', 3)[0] == options.label]
-    for name in ours[:1]: _check_options(folder/name, record_note(folder/name).get('options', asdict(options)), options)
+    for name in ours:
+        try: note = record_note(folder/name)
+        except OSError: continue  # damaged: its photo is done again
+        return _check_options(folder/name, note.get('options', asdict(options)), options)
 
 # %% ../nbs/02_datasets.ipynb #34e07cb5
 def run_in_order(
@@ -557,7 +565,7 @@ def make_image_records(
     eval_only: bool = False,  # leave `train/` alone
     max_workers: int | None = None,  # threads; default: half of the processors
     gpu: int = 0,  # for depth networks, -1: CPU; `Pseudo` and `Files` need none
-    seed: int = 71,
+    seed: int = 71,  # of all that is drawn
     progress: bool = True,  # show a progress bar
 ) -> RecordSummary:
     "Make training records from a folder of photos; what is there already is kept."
@@ -606,7 +614,7 @@ def _decode(file: Path, flags: int) -> np.ndarray:
     return pixels
 
 def read_record(
-    folder: str | Path,
+    folder: str | Path,  # of the records
     record: str,  # name without _C.png and _M.png
 ) -> tuple[np.ndarray, np.ndarray]:  # H,W,3 BGR and H,W grey, both uint8
     "Pixels of a record, the colours in OpenCV's order."
@@ -618,7 +626,7 @@ def read_record(
 
 # %% ../nbs/02_datasets.ipynb #d7d30a3d
 def record_sheet(
-    folder: str | Path,
+    folder: str | Path,  # of the records
     records: list[str] | None = None,  # names; default: all in the folder
     number: int = 12,  # at most this many, spread evenly
     side: int = 160,  # of each, pixels
@@ -636,7 +644,7 @@ def record_sheet(
 
 # %% ../nbs/02_datasets.ipynb #650d0a25
 def record_page(
-    folder: str | Path,
+    folder: str | Path,  # of the records
     record: str,  # name without _C.png and _M.png
 ) -> Image.Image:  # RGB, twice as wide as the record
     "A record's picture beside the picture with pink holes."
@@ -695,7 +703,7 @@ def show(self: RecordBrowser):
 # %% ../nbs/02_datasets.ipynb #ed94a33a
 def thicken_mask(
     mask: Tensor,  # B,1,H,W bool; frames of one clip grow alike
-    rng: random.Random,
+    rng: random.Random,  # source of all randomness
 ) -> Tensor:  # B,1,H,W bool
     "Grow holes at random: half of them rightwards, a quarter leftwards."
     if rng.random() < 0.5: mask = dilate_outer(mask, rng.randint(1, 20))
@@ -708,8 +716,8 @@ RIM = 16  # pixels at each side that the loss does not count
 def hard_crop(
     mask: np.ndarray,  # H,W bool
     size: int,  # side of the crop, pixels
-    rng: random.Random,
-    tries: int = 4,
+    rng: random.Random,  # source of all randomness
+    tries: int = 4,  # places to draw
 ) -> tuple[int, int]:  # top, left
     "A random crop with hole inside its rim, if there is any to be had."
     tops, lefts = draw_places(rng, mask.shape, size, tries)
@@ -738,15 +746,24 @@ def _grey_of(image: Tensor) -> Tensor:
     red, green, blue = image.split(1, -3)
     return 0.2989 * red + 0.587 * green + 0.114 * blue
 
-def adjust_brightness(image: Tensor, factor: float) -> Tensor:
+def adjust_brightness(
+    image: Tensor,  # ...,3,H,W, 0..1
+    factor: float,  # 0 or more
+) -> Tensor:  # same shape
     "Away from black, or towards it for a factor below 1."
     return (image * factor).clamp(0, 1)
 
-def adjust_contrast(image: Tensor, factor: float) -> Tensor:
+def adjust_contrast(
+    image: Tensor,  # ...,3,H,W, 0..1
+    factor: float,  # 0 or more
+) -> Tensor:  # same shape
     "Away from the mean grey, or towards it."
     return _grey_of(image).mean((-3, -2, -1), keepdim=True).lerp(image, factor).clamp(0, 1)
 
-def adjust_saturation(image: Tensor, factor: float) -> Tensor:
+def adjust_saturation(
+    image: Tensor,  # ...,3,H,W, 0..1
+    factor: float,  # 0 or more
+) -> Tensor:  # same shape
     "Away from each pixel's own grey, or towards it."
     return _grey_of(image).lerp(image, factor).clamp(0, 1)
 
@@ -766,7 +783,7 @@ def adjust_hue(
 # %% ../nbs/02_datasets.ipynb #54015e4e
 def jitter_colour(
     image: Tensor,  # ...,3,H,W, 0..1
-    rng: random.Random,
+    rng: random.Random,  # source of all randomness
 ) -> Tensor:  # same shape, 0..1
     "Change colours at random, alike in the whole tensor."
     if rng.random() < 0.25:
@@ -782,7 +799,7 @@ class InpaintDataset(Dataset):
         folder: str | Path,  # holds ..._C.png and ..._M.png
         training: bool = True,  # random crops, masks and colours; False: the crop with the most hole, as it is
         size: int = 256,  # of the crops, pixels; more than 32
-        seed: int = 71,
+        seed: int = 71,  # of all that is drawn
     ):
         if size <= 2 * RIM: raise ValueError(f"crops of {size} pixels have no inside: use more than {2 * RIM}")
         self.folder, self.training, self.size, self.seed = str(folder), training, size, seed
@@ -813,7 +830,7 @@ class HardExampleSampler(Sampler):
     def __init__(self,
         records: int,  # how many there are
         num_samples: int,  # draws in an epoch
-        seed: int = 71,
+        seed: int = 71,  # of all that is drawn
         history: int = 4,  # losses to remember for each record
         scale: float = 4.0,  # weight of the hardest against the easiest
     ):

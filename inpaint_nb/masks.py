@@ -63,7 +63,7 @@ def closing(
     kernel_size: int = 3,  # odd
     n_iter: int = 2,  # dilations, then as many erosions
 ) -> Tensor:  # B,1,H,W, float
-    "Dilate, then erode: gaps narrower than about twice `n_iter` close."
+    "Dilate, then erode: with a kernel of 3, gaps of up to twice `n_iter` pixels close."
     if not mask.is_floating_point(): mask = mask.float()
     for _ in range(n_iter): mask = dilate(mask, kernel_size)
     for _ in range(n_iter): mask = erode(mask, kernel_size)
@@ -72,7 +72,7 @@ def closing(
 def mask_closing(
     mask: Tensor,  # B,1,H,W, float or bool
     kernel_size: int = 3,  # odd
-    n_iter: int = 2,
+    n_iter: int = 2,  # dilations, then as many erosions
 ) -> Tensor:  # B,1,H,W, float, 0..1
     "The mask and its closing together, so that nothing of the mask is lost."
     return (closing(mask, kernel_size, n_iter) + mask).clamp(0, 1)

@@ -8,7 +8,7 @@ __all__ = ['MODELS', 'gaussian_kernel', 'Inpainter', 'replicate_pad', 'Replicate
            'full_name', 'create_model', 'model_state', 'packed', 'write_whole', 'save_model', 'read_checkpoint',
            'load_weights', 'load_model']
 
-# %% ../nbs/03_models.ipynb #9123aa22
+# %% ../nbs/03_models.ipynb #773ee0d9
 import io
 import os
 import zipfile
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .masks import dilate_inner, dilate_outer, mask_closing
 
-# %% ../nbs/03_models.ipynb #386b0be7
+# %% ../nbs/03_models.ipynb #34f0f8fc
 def gaussian_kernel(
     size: int, # taps, odd
 ) -> Tensor: # taps that sum to one
@@ -34,7 +34,7 @@ def gaussian_kernel(
     taps = torch.exp(-0.5 * (x / sigma) ** 2)
     return (taps / taps.sum()).float()
 
-# %% ../nbs/03_models.ipynb #660705ec
+# %% ../nbs/03_models.ipynb #c36c6d1d
 class Inpainter(nn.Module):
     "What all inpainters share: a soft mask going in, a blend coming out, padding in between."
     name: str # as files and the command line know it
@@ -47,7 +47,7 @@ class Inpainter(nn.Module):
         self.kwargs = kwargs
         self.register_buffer('mask_kernel', gaussian_kernel(15), persistent=False)
 
-# %% ../nbs/03_models.ipynb #c067f9ca
+# %% ../nbs/03_models.ipynb #8c4c9644
 @patch
 def soften(self: Inpainter,
     mask: Tensor, # b 1 h w, 0..1
@@ -57,7 +57,7 @@ def soften(self: Inpainter,
     blurred = F.conv2d(F.pad(mask, (pad,) * 4, mode='replicate'), kernel.view(1, 1, 1, -1))
     return (F.conv2d(blurred, kernel.view(1, 1, -1, 1)) + mask).clamp(0, 1)
 
-# %% ../nbs/03_models.ipynb #7e214c76
+# %% ../nbs/03_models.ipynb #de3c4be7
 @patch
 def preprocess(self: Inpainter,
     image: Tensor, # b 3 h w, 0..1
@@ -76,7 +76,7 @@ def preprocess(self: Inpainter,
     mask = dilate_outer(mask, outer_dilation, base_width=base_width)
     return image * (1 - mask), self.soften(mask)
 
-# %% ../nbs/03_models.ipynb #33ccf648
+# %% ../nbs/03_models.ipynb #6264ef42
 class _DetachedPad(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, left, right, top, bottom):
@@ -86,7 +86,7 @@ class _DetachedPad(torch.autograd.Function):
     def backward(ctx, grad):
         return grad[ctx.inner], None, None, None, None
 
-# %% ../nbs/03_models.ipynb #50a8a1a4
+# %% ../nbs/03_models.ipynb #9dfd81ba
 def replicate_pad(
     x: Tensor, # b c h w
     left: int, # columns to add
@@ -97,7 +97,7 @@ def replicate_pad(
     "Repeat the edge outwards, as constants."
     return _DetachedPad.apply(x, left, right, top, bottom) if any((left, right, top, bottom)) else x
 
-# %% ../nbs/03_models.ipynb #11aeeda8
+# %% ../nbs/03_models.ipynb #70f019bb
 class ReplicatePad(nn.Module):
     "One pixel of repeated edge all around."
     def forward(self,
@@ -106,7 +106,7 @@ class ReplicatePad(nn.Module):
         "As `replicate_pad`."
         return replicate_pad(x, 1, 1, 1, 1)
 
-# %% ../nbs/03_models.ipynb #c605ba87
+# %% ../nbs/03_models.ipynb #ed87fffd
 class GatedMLP(nn.Module):
     "Two halves of a wide linear layer; one is mixed over the tokens of a window and gates the other."
     def __init__(self,
@@ -124,7 +124,7 @@ class GatedMLP(nn.Module):
         "Each token becomes a weighted sum of the tokens of its window, plus a bias."
         return torch.addmm(self.proj_spatial.bias[:, None], self.proj_spatial.weight[:, :, 0], gate)
 
-# %% ../nbs/03_models.ipynb #2e7953d8
+# %% ../nbs/03_models.ipynb #e17863aa
 @patch
 def forward(self: GatedMLP,
     x: Tensor, # ... c
@@ -136,7 +136,7 @@ def forward(self: GatedMLP,
     value, gate = F.gelu(self.proj_in(norm1(x))).chunk(2, -1)
     return x + self.proj_out(value * spread(norm2(gate)))
 
-# %% ../nbs/03_models.ipynb #e7687073
+# %% ../nbs/03_models.ipynb #29991058
 class WindowMLP(nn.Module):
     "A `GatedMLP` over square windows of a picture."
     def __init__(self,
@@ -149,7 +149,7 @@ class WindowMLP(nn.Module):
         self.window, self.shift = window, window // 2 if shift else 0
         self.gmlp = GatedMLP(channels, window * window, ratio)
 
-# %% ../nbs/03_models.ipynb #7885ea11
+# %% ../nbs/03_models.ipynb #42882783
 @patch
 def mix_windows(self: WindowMLP,
     gate: Tensor, # b h w r, whole windows
@@ -160,7 +160,7 @@ def mix_windows(self: WindowMLP,
     mixed = self.gmlp.mix(tokens.reshape(k * k, -1)).view(tokens.shape)
     return mixed.permute(2, 3, 0, 4, 1, 5).reshape(b, h, w, r)
 
-# %% ../nbs/03_models.ipynb #94877b06
+# %% ../nbs/03_models.ipynb #7003246a
 @patch
 def surround(self: WindowMLP,
     gate: Tensor, # b h w r
@@ -173,7 +173,7 @@ def surround(self: WindowMLP,
     full[:, s:s + h, s:s + w] = gate
     return full
 
-# %% ../nbs/03_models.ipynb #1d3cc620
+# %% ../nbs/03_models.ipynb #1356d3f6
 @patch
 def forward(self: WindowMLP,
     x: Tensor, # b h w c
@@ -187,7 +187,7 @@ def forward(self: WindowMLP,
         return self.mix_windows(self.surround(gate, norm2))[:, s:s + h, s:s + w]
     return self.gmlp(x, norm1, norm2, spread)
 
-# %% ../nbs/03_models.ipynb #62ff449a
+# %% ../nbs/03_models.ipynb #bcd29c61
 def linear_1x1(
     x: Tensor, # b h w c
     conv: nn.Conv2d, # 1 x 1
@@ -195,7 +195,7 @@ def linear_1x1(
     "A 1 x 1 convolution is a linear layer on tokens."
     return F.linear(x, conv.weight.flatten(1), conv.bias)
 
-# %% ../nbs/03_models.ipynb #31d49f86
+# %% ../nbs/03_models.ipynb #cae4def4
 class GLUConv(nn.Module):
     "A gated linear unit, then a 3 x 3 convolution."
     def __init__(self,
@@ -212,7 +212,7 @@ class GLUConv(nn.Module):
         x = F.glu(linear_1x1(x, self.w1), -1).permute(0, 3, 1, 2)
         return self.w2(self.pad(x)).permute(0, 2, 3, 1)
 
-# %% ../nbs/03_models.ipynb #b9ec3918
+# %% ../nbs/03_models.ipynb #26248ecc
 class GMLPBlock(nn.Module):
     "Gate every token by its window, then by its neighbours."
     def __init__(self,
@@ -241,7 +241,7 @@ def window_block(
     "A block whose gates meet in square windows."
     return GMLPBlock(WindowMLP(channels, window, ratio, shift), channels, ratio)
 
-# %% ../nbs/03_models.ipynb #41c70e38
+# %% ../nbs/03_models.ipynb #0f87fb79
 def blur_matrix(
     side: int, # of a window, tokens
     sigma: float = 2.0, # width of the Gaussian, tokens
@@ -251,7 +251,7 @@ def blur_matrix(
     place = torch.stack([y.flatten(), x.flatten()], -1).float()
     return torch.softmax(-torch.cdist(place, place) ** 2 / (2 * sigma ** 2), -1)
 
-# %% ../nbs/03_models.ipynb #a5c331bd
+# %% ../nbs/03_models.ipynb #98f85aab
 @torch.no_grad()
 def reset_block(
     block: GMLPBlock, # its weights are overwritten
@@ -267,7 +267,7 @@ def reset_block(
         nn.init.kaiming_normal_(conv.weight, mode='fan_out').mul_(gain)
         nn.init.zeros_(conv.bias)
 
-# %% ../nbs/03_models.ipynb #48d67156
+# %% ../nbs/03_models.ipynb #f441b21c
 class LightInpaintV1(Inpainter):
     "The photo inpainter: 2.26 million weights, tokens of 4 x 4 pixels, two scales."
     name = 'inpaint.light_inpaint_v1'
@@ -284,7 +284,7 @@ class LightInpaintV1(Inpainter):
         self.to_image = nn.Sequential(ReplicatePad(), nn.Conv2d(c, 48, 3))
         self.reset_parameters()
 
-# %% ../nbs/03_models.ipynb #73500e81
+# %% ../nbs/03_models.ipynb #5480be43
 @patch
 @torch.no_grad()
 def reset_parameters(self: LightInpaintV1):
@@ -299,7 +299,7 @@ def reset_parameters(self: LightInpaintV1):
     nn.init.normal_(self.to_image[1].weight, std=1e-3)
     nn.init.constant_(self.to_image[1].bias, 0.5)
 
-# %% ../nbs/03_models.ipynb #9c86d493
+# %% ../nbs/03_models.ipynb #1ae86135
 @patch
 def patchify(self: LightInpaintV1,
     x: Tensor, # b 3 h w, -1..1, sides multiples of 4
@@ -312,7 +312,7 @@ def patchify(self: LightInpaintV1,
     hole = F.max_pool2d(mask, 4).permute(0, 2, 3, 1) > 0.99
     return torch.where(hole, self.mask_bias.flatten().to(x.dtype), x)
 
-# %% ../nbs/03_models.ipynb #c21eaf5b
+# %% ../nbs/03_models.ipynb #027509ab
 @patch
 def upscale(self: LightInpaintV1,
     x: Tensor, # b h w 2c
@@ -324,7 +324,7 @@ def upscale(self: LightInpaintV1,
     x = F.linear(x, weight, self.up.bias.view(c, 2, 2).permute(1, 2, 0).flatten())
     return x.view(b, h, w, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, c)
 
-# %% ../nbs/03_models.ipynb #5fc81b21
+# %% ../nbs/03_models.ipynb #6a2c9b51
 def needed_tokens(
     wanted: int, # output pixels that will be used, from the left or the top
     padded: int, # pixels there are
@@ -332,7 +332,7 @@ def needed_tokens(
     "How far the last block has to go."
     return min(-(-(-(-wanted // 4) + 2) // 16) * 16, padded // 4)
 
-# %% ../nbs/03_models.ipynb #07513403
+# %% ../nbs/03_models.ipynb #52f8e84b
 @patch
 def network(self: LightInpaintV1,
     x: Tensor, # b 3 h w, -1..1, sides multiples of 64
@@ -348,7 +348,7 @@ def network(self: LightInpaintV1,
     fine = self.dec1(self.upscale(coarse) + fine[:, :rows, :cols])
     return F.pixel_shuffle(self.to_image(fine.permute(0, 3, 1, 2)), 4)
 
-# %% ../nbs/03_models.ipynb #e3f7b2c2
+# %% ../nbs/03_models.ipynb #467b5772
 @patch
 def forward(self: Inpainter,
     x: Tensor, # b 3 h w, 0..1, emptied by `preprocess`
@@ -363,7 +363,7 @@ def forward(self: Inpainter,
     out = x[inner] * (1 - mask[inner]) + net[inner] * mask[inner]
     return out if self.training else out.clamp(0, 1)
 
-# %% ../nbs/03_models.ipynb #562a6dda
+# %% ../nbs/03_models.ipynb #6c2abc86
 @patch
 @torch.no_grad()
 def infer(self: Inpainter,
@@ -374,7 +374,7 @@ def infer(self: Inpainter,
     "Fill the holes of whole pictures."
     return self(*self.preprocess(image, mask, **options), skip_i2i_offset=True)
 
-# %% ../nbs/03_models.ipynb #0c2e7ae6
+# %% ../nbs/03_models.ipynb #df852c4c
 MODELS: dict[str, type[Inpainter]] = {LightInpaintV1.name: LightInpaintV1} # add your own
 
 def full_name(
@@ -392,16 +392,16 @@ def create_model(
         raise ValueError(f'unknown model {name!r}; there are: {", ".join(MODELS)}')
     return MODELS[full_name(name)](**kwargs)
 
-# %% ../nbs/03_models.ipynb #2f5889a9
+# %% ../nbs/03_models.ipynb #e3043b23
 def model_state(
     model: Inpainter, # on any device, in any memory format
 ) -> OrderedDict: # float32, on the CPU, in plain memory order
     "The weights as files keep them."
     state = model.state_dict()
-    for key, value in state.items(): state[key] = value.float().cpu().contiguous()
+    for key, value in state.items(): state[key] = value.float().cpu().clone(memory_format=torch.contiguous_format)
     return state
 
-# %% ../nbs/03_models.ipynb #5a1fb3ac
+# %% ../nbs/03_models.ipynb #858d624b
 def packed(
     entries: dict, # of a checkpoint
 ) -> bytes: # what the file will hold
@@ -417,7 +417,7 @@ def packed(
                          f'look at its entries {names}') from error
     return buffer.getvalue()
 
-# %% ../nbs/03_models.ipynb #009f0d10
+# %% ../nbs/03_models.ipynb #5e470356
 def write_whole(
     path: Path, # file to write
     data: bytes, # all of it
@@ -435,7 +435,7 @@ def write_whole(
         kept = 'the old file is as it was' if path.is_file() else 'nothing was written'
         raise OSError(f'could not write {path}: {error.strerror}; {kept}') from error
 
-# %% ../nbs/03_models.ipynb #33dea8cf
+# %% ../nbs/03_models.ipynb #8318afeb
 def save_model(
     model: Inpainter, # its weights, name and options are saved
     path: str | Path, # file to write, `.pth`
@@ -447,7 +447,7 @@ def save_model(
                'kwargs': dict(model.kwargs), 'train_kwargs': train_kwargs, 'state_dict': model_state(model), **meta}
     write_whole(Path(path), packed(entries))
 
-# %% ../nbs/03_models.ipynb #61f3546c
+# %% ../nbs/03_models.ipynb #d20d8035
 def read_checkpoint(
     path: str | Path, # file to read
     map_location: str | torch.device = 'cpu', # where the tensors go
@@ -466,7 +466,7 @@ def read_checkpoint(
         raise ValueError(f'{path} is not a checkpoint of an inpainter: it lacks the name and options of a model')
     return entries
 
-# %% ../nbs/03_models.ipynb #a62eef3f
+# %% ../nbs/03_models.ipynb #855ec383
 def load_weights(
     model: Inpainter, # receives the weights
     state: dict[str, Tensor], # weights by name
@@ -486,7 +486,7 @@ def load_weights(
             raise ValueError(f'{source} is of no use: {key} holds NaN or infinity; take an earlier checkpoint')
     model.load_state_dict(state)
 
-# %% ../nbs/03_models.ipynb #d5ded247
+# %% ../nbs/03_models.ipynb #8a049ac4
 def load_model(
     path: str | Path, # model file or training checkpoint
     map_location: str | torch.device = 'cpu', # device to load to

@@ -312,23 +312,6 @@ def _read(values, columns):
         result = torch.lerp(result, values.gather(2, high), fraction)
     return result
 
-# %% ../nbs/00a_scenes.ipynb #b47d4275
-@dataclass
-class Scene:
-    "Layers from far to near, seen through a frame: the picture, its depth, and any second view, all exact."
-    layers: list[Layer]     # far to near; the first one fills the frame
-    size: tuple[int, int]   # height and width of the frame, pixels
-
-    @cached_property
-    def image(self) -> torch.Tensor:  # 1, 3, H, W; RGB, 0..1
-        "The first view."
-        return self._look(0, 0, 0)[0][None]
-
-    @cached_property
-    def depth(self) -> torch.Tensor:  # 1, 1, H, W; 0 (far) .. 1 (near)
-        "Depth of every pixel of the first view."
-        return self._look(0, 0, 0)[1][None, None]
-
 # %% ../nbs/00a_scenes.ipynb #c2cd6baf
 class _Look(NamedTuple):
     "What one eye sees in each pixel of the frame."
@@ -359,18 +342,6 @@ def _look(layers, size, sign=0, divergence=0.0, convergence=0.0):
             whole[(..., *part)] = torch.where(inside, value, whole[(..., *part)])
     return look
 
-# %% ../nbs/00a_scenes.ipynb #5cfe1497
-def _hidden(layers, look):
-    "Where the visible point was behind a nearer layer in the first view; bool, H, W."
-    size = look.layer.shape
-    hidden = torch.zeros(size, dtype=torch.bool)
-    reach = 1 + math.ceil((look.place - torch.arange(size[1])).abs().max())
-    for number, layer in enumerate(layers[1:], 1):
-        part, own = _meet(layer, size, reach)
-        inside = _read(layer.field[None, own], look.place[part] - layer.x)[0] > 0
-        hidden[part] |= inside & (look.layer[part] < number)
-    return hidden
-
 # %% ../nbs/00a_scenes.ipynb #37303553
 @dataclass
 class Scene:
@@ -390,6 +361,18 @@ class Scene:
     def depth(self) -> torch.Tensor:  # 1, 1, H, W; 0 (far) .. 1 (near)
         "Depth of each pixel of the first view."
         return self._first.depth[None, None]
+
+# %% ../nbs/00a_scenes.ipynb #5cfe1497
+def _hidden(layers, look):
+    "Where the visible point was behind a nearer layer in the first view; bool, H, W."
+    size = look.layer.shape
+    hidden = torch.zeros(size, dtype=torch.bool)
+    reach = 1 + math.ceil((look.place - torch.arange(size[1])).abs().max())
+    for number, layer in enumerate(layers[1:], 1):
+        part, own = _meet(layer, size, reach)
+        inside = _read(layer.field[None, own], look.place[part] - layer.x)[0] > 0
+        hidden[part] |= inside & (look.layer[part] < number)
+    return hidden
 
 # %% ../nbs/00a_scenes.ipynb #dec5a197
 @patch

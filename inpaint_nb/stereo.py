@@ -124,13 +124,13 @@ def make_stereo(
 
 # %% ../nbs/06_stereo.ipynb #2c1d95ef
 def side_by_side(
-    views: StereoViews,
+    views: StereoViews,  # of both eyes, b 3 H W
 ) -> Tensor:  # b 3 H 2W
     "Both views at full width, left eye on the left."
     return torch.cat([views.left, views.right], -1)
 
 def half_side_by_side(
-    views: StereoViews,
+    views: StereoViews,  # of both eyes, b 3 H W
 ) -> Tensor:  # b 3 H W, one column less if W is odd
     "Both views squeezed to half their width."
     half = (views.left.shape[-2], views.left.shape[-1] // 2)
@@ -146,7 +146,7 @@ ANAGLYPHS = {  # name: matrix of the left eye, matrix of the right eye (rows: re
 }
 
 def anaglyph(
-    views: StereoViews,
+    views: StereoViews,  # of both eyes, b 3 H W
     method: str = 'dubois',  # one of `ANAGLYPHS`
 ) -> Tensor:  # b 3 H W, 0..1
     "Both views in one picture for red-cyan glasses, red on the left eye."
@@ -157,7 +157,7 @@ def anaglyph(
 
 # %% ../nbs/06_stereo.ipynb #6cc20327
 def mask_picture(
-    views: StereoViews,
+    views: StereoViews,  # of both eyes, b 3 H W
 ) -> Tensor:  # b 1 H W, or 2W for two eyes; in steps of 1/255
     "How much of each pixel was made up, the eyes side by side."
     masks = [mask for mask in (views.left_mask, views.right_mask) if mask is not None]
@@ -167,7 +167,7 @@ def mask_picture(
 class Packing(NamedTuple):
     "One way to make a picture of a stereo pair."
     ending: str  # of the file's name, before its suffix
-    pack: Callable[[StereoViews], Tensor]
+    pack: Callable[[StereoViews], Tensor]  # gives b c H W
 
 PACKINGS: dict[str, Packing] = {
     'full_sbs': Packing('_LRF_Full_SBS', side_by_side),
@@ -198,7 +198,7 @@ def save_picture(
 
 # %% ../nbs/06_stereo.ipynb #7c15de1f
 def read_picture(
-    path: str | Path,
+    path: str | Path,  # picture file
 ) -> Tensor:  # 1 3 H W, 0..1, upright
     "A picture file as a tensor."
     path = Path(path)

@@ -1,11 +1,10 @@
 """The site without Quarto: nbdev's processing, nbconvert's HTML, and a look at all that a reader could click on."""
 import base64, binascii, filecmp, json, os, re, shutil, subprocess, sys
-from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
-import nbformat, pytest, yaml
+import pytest, yaml
 from execnb.nbio import read_nb
 from nbconvert import HTMLExporter
 from nbdev.config import get_config
@@ -151,7 +150,7 @@ def test_stored_outputs(name):
 
 
 @pytest.mark.parametrize('name', [name for name in NOTEBOOKS if name != 'index.ipynb'])
-def test_stored_pictures(name):
+def test_executed(name):
     "A page shows the outputs that its notebook stores."
     outputs = [output for cell in json.loads((ROOT/'nbs'/name).read_text())['cells'] for output in cell.get('outputs', [])]
     assert outputs, 'execute it and store its outputs'

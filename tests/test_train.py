@@ -117,7 +117,7 @@ def through(data, tmp_path_factory):
 
 @pytest.mark.parametrize('stops, options', [
     ((1, 8), {}), ((3,), {}), ((5, 6), dict(backward_step=1, disable_hard_example=True)), ((2,), dict(backward_step=4)), ((4,), dict(warmup_step=6, loss='dct')),
-    ((1,), dict(arch=LIGHT, max_epoch=1))])
+    ((1,), dict(arch=LIGHT, max_epoch=1)), ((2,), dict(arch=LIGHT, max_epoch=1, amp_float='bfloat16'))])
 def test_resume_is_exact(data, tmp_path, through, stops, options):
     (history, expected), name = through(**options), options.get('arch', NAME)
     for number, stop in enumerate(stops):
