@@ -8,9 +8,9 @@ __all__ = ['PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS',
            'draw_parameters', 'place_photo', 'photo_holes', 'two_pictures', 'window_sums', 'draw_places', 'best_crop',
            'encode_png', 'record_note', 'write_record', 'RecordOptions', 'PhotoError', 'open_photo', 'photo_depth',
            'photo_crops', 'finished_records', 'check_records', 'run_in_order', 'PhotoResult', 'RecordSummary',
-           'RecordMaker', 'make_image_records', 'list_records', 'read_record', 'record_sheet', 'record_page',
-           'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop', 'adjust_brightness',
-           'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'InpaintDataset',
+           'RecordMaker', 'make_folder', 'make_image_records', 'list_records', 'read_record', 'record_sheet',
+           'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop',
+           'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'InpaintDataset',
            'HardExampleSampler']
 
 # %% ../nbs/02_datasets.ipynb #6408ed43
@@ -545,12 +545,15 @@ def _photo_folders(dataset_dir: Path, eval_only: bool) -> dict[str, list[Path]]:
         raise FileNotFoundError(f"no photos in {' or '.join(str(dataset_dir/part) for part in parts)}: known endings are {' '.join(PHOTO_ENDINGS)}")
     return photos
 
-def _writable_folder(folder: Path) -> Path:
-    "A folder that exists and takes files."
+# %% ../nbs/02_datasets.ipynb #mf867953
+def make_folder(
+    folder: Path,  # made with its parents if it does not exist
+) -> Path:  # the same
+    "A folder that can be written to."
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder): return folder
-    except OSError as error: raise OSError(f"cannot write into {folder}: {error.strerror}; give another output folder") from None
+    except OSError as error: raise OSError(f'cannot write to {folder}: {error.strerror}; choose another folder') from None
 
 # %% ../nbs/02_datasets.ipynb #a3b43bf0
 def make_image_records(
@@ -575,7 +578,7 @@ def make_image_records(
     photos = _photo_folders(Path(dataset_dir), eval_only)
     if Path(data_dir).resolve() == Path(dataset_dir).resolve(): raise ValueError(f"{data_dir} holds the photos: give another folder for the records")
     model = create_depth_model(model_type, resolution, seed)
-    folders = {part: _writable_folder(Path(data_dir)/part) for part in photos}
+    folders = {part: make_folder(Path(data_dir)/part) for part in photos}
     for folder in folders.values(): check_records(folder, options)
     workers = max((os.cpu_count() or 1) // 2, 1) if max_workers is None else max_workers
     summary = RecordSummary()

@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['Part', 'ANAGLYPHS', 'PACKINGS', 'PICTURE_SUFFIXES', 'hole_to_fill', 'repeat_background', 'tiles_to_fill',
            'inpaint_view', 'make_stereo', 'side_by_side', 'half_side_by_side', 'anaglyph', 'mask_picture', 'Packing',
-           'save_picture', 'read_picture', 'output_files', 'make_writable', 'photo_depth', 'stereo_photo']
+           'save_picture', 'read_picture', 'output_files', 'photo_depth', 'stereo_photo']
 
 # %% ../nbs/06_stereo.ipynb #02dafef9
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Literal, NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .datasets import read_photo
+from .datasets import make_folder, read_photo
 from .depth import create_depth_model, read_depth
 from .masks import dilate_inner, dilate_outer, mask_closing
 from .models import load_model, write_whole
@@ -227,17 +226,6 @@ def output_files(
         raise ValueError(f'{out} is the photo itself: write to another file')
     return {formats[0]: out}
 
-# %% ../nbs/06_stereo.ipynb #6a84ecfd
-def make_writable(
-    folder: Path,  # is made if it is not there
-):
-    "Make a folder and try to write to it."
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder): pass
-    except OSError as error:
-        raise OSError(f'cannot write to the folder {folder}: {error.strerror}; choose another output') from None
-
 # %% ../nbs/06_stereo.ipynb #11068704
 def photo_depth(
     photo: str | Path,  # its file, for models that find depth by name
@@ -278,7 +266,7 @@ def stereo_photo(
     device = torch.device(f'cuda:{gpu}' if 0 <= gpu < torch.cuda.device_count() else 'cpu')
     model = None if checkpoint_file is None else load_model(checkpoint_file, map_location=str(device))[0].eval()
     image = read_picture(photo).to(device)
-    for path in files.values(): make_writable(path.parent)
+    for path in files.values(): make_folder(path.parent)
     depth = photo_depth(photo, image, depth_file, model_type, seed)
     views = make_stereo(image, depth, model, divergence, convergence, view, inner_dilation, outer_dilation, progress)
     for name, path in files.items(): save_picture(PACKINGS[name].pack(views), path, quality)

@@ -1,7 +1,7 @@
 """What the project is made of, and what it tells those who install it."""
 import ast, json, os, re, subprocess, sys
 from configparser import ConfigParser
-from importlib.metadata import entry_points, packages_distributions, requires
+from importlib.metadata import entry_points, requires
 from pathlib import Path
 from shlex import split
 
@@ -43,8 +43,8 @@ def imported(*sources: str) -> set[str]:
             if isinstance(node, ast.Import): modules |= {alias.name.split('.')[0] for alias in node.names}
             if isinstance(node, ast.ImportFrom) and not node.level: modules.add(node.module.split('.')[0])
     own = {'inpaint_nb', 'recipe'} | {path.stem for path in (ROOT/'tests').glob('*.py')}
-    named = packages_distributions()
-    return {re.sub('[-_.]+', '-', named[module][0]).lower() for module in modules - set(sys.stdlib_module_names) - own}
+    named = {'cv2': 'opencv-python', 'PIL': 'pillow', 'IPython': 'ipython', 'yaml': 'pyyaml', 'matplotlib_inline': 'matplotlib-inline'}
+    return {named.get(module, module) for module in modules - set(sys.stdlib_module_names) - own}
 
 
 def distributions(option: str) -> set[str]:

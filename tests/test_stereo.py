@@ -239,7 +239,7 @@ def test_hostile_input(tmp_path, photo):
         with pytest.raises(ValueError, match=f'{name}: not a readable picture'): stereo_photo(tmp_path / name, tmp_path / 'out')
     with pytest.raises(FileNotFoundError, match='nowhere.png'): stereo_photo(tmp_path / 'nowhere.png', tmp_path / 'out')
     with pytest.raises(OSError, match='cannot read the picture'): stereo_photo(tmp_path, tmp_path / 'out')
-    with pytest.raises(OSError, match='cannot write to the folder'): stereo_photo(photo, tmp_path / 'text.png' / 'out')
+    with pytest.raises(OSError, match='cannot write to'): stereo_photo(photo, tmp_path / 'text.png' / 'out')
     with pytest.raises(ValueError, match='is the photo itself'): stereo_photo(photo, photo)
     with pytest.raises(ValueError, match='unknown format sbs'): stereo_photo(photo, tmp_path / 'out', format='sbs')
     with pytest.raises(ValueError, match='.webp'): stereo_photo(photo, tmp_path / 'out.webp')
