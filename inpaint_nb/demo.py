@@ -33,12 +33,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .benchmark import FILLERS, Case, Report, fill_case, judge_fills, scene_cases
-from .datasets import InpaintDataset, RecordSummary, encode_png, list_photos, list_records, make_image_records, read_record, run_in_order
+from .datasets import InpaintDataset, RecordSummary, encode_png, list_photos, list_records, make_folder, make_image_records, read_record, run_in_order
 from .depth import create_depth_model, write_depth
 from .models import LightInpaintV1, load_model, write_whole
 from .scenes import random_scene
 from .stereo import anaglyph, make_stereo, read_picture, save_picture, side_by_side
-from .train import SCHEDULES, Callback, Interrupted, TrainConfig, Training, make_folder, paint_hole, png, train_from_folder
+from .train import SCHEDULES, Callback, Interrupted, TrainConfig, Training, paint_hole, png, train_from_folder
 from .warp import forward_warp
 
 # %% ../nbs/06a_demo.ipynb #527aebca

@@ -9,10 +9,10 @@ __all__ = ['SCHEDULES', 'DECAYED', 'OPTIMIZERS', 'AMP_FLOATS', 'MOST_DROPPED', '
            'set_seed', 'own_randomness', 'RunState', 'Interrupted', 'StopSignal', 'leave_signals', 'Callback',
            'Training', 'scheduler_state', 'BestModel', 'Checkpoint', 'read_run', 'settle_seed', 'ProgressBar',
            'summary', 'Summary', 'loss_table', 'loss_figure', 'png', 'LossLog', 'paint_hole', 'contact_sheet',
-           'EvalPictures', 'LivePlot', 'Watch', 'make_folder', 'fit', 'train_from_folder']
+           'EvalPictures', 'LivePlot', 'Watch', 'fit', 'train_from_folder']
 
 # %% ../nbs/04_train.ipynb #2283c0b6
-import math, os, random, signal, sys, tempfile, threading, time
+import math, os, random, signal, sys, threading, time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -31,7 +31,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .datasets import HardExampleSampler, InpaintDataset, keyed_random
+from .datasets import HardExampleSampler, InpaintDataset, keyed_random, make_folder
 from .losses import LOSSES, create_loss, diff_augment, hole_psnr, hole_ssim
 from .models import MODELS, Inpainter, create_model, full_name, load_model, save_model, write_whole
 
@@ -812,16 +812,6 @@ class Watch(Callback):
         with run.step.compute.autocast(): filled = run.step.model.infer(*run.step.compute.move((self.image, self.mask)))
         self.pictures[run.state.step] = filled.float().cpu()
         run.step.mode(training=True)
-
-# %% ../nbs/04_train.ipynb #355f9802
-def make_folder(
-    folder: Path,  # made with its parents if it does not exist
-):
-    "A folder that can be written to."
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder): pass
-    except OSError as error: raise OSError(f'cannot write to {folder}: {error.strerror}; choose another folder') from error
 
 # %% ../nbs/04_train.ipynb #edf44127
 DEFAULT_LOSS = 'l1lpips'
