@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['SCHEDULES', 'DECAYED', 'OPTIMIZERS', 'AMP_FLOATS', 'MOST_DROPPED', 'READ_EVERY', 'HOLE_COLOUR', 'DEFAULT_LOSS',
            'TrainConfig', 'cycle_position', 'cosine', 'cosine_wd', 'decay_groups', 'adamw', 'set_rates',
-           'load_optimizer', 'cpu_has_bfloat16', 'Compute', 'PlainStep', 'epoch_plan', 'default_workers', 'batches_of',
-           'set_seed', 'own_randomness', 'RunState', 'Interrupted', 'StopSignal', 'leave_signals', 'Callback',
-           'Training', 'scheduler_state', 'BestModel', 'Checkpoint', 'read_run', 'settle_seed', 'ProgressBar',
-           'summary', 'Summary', 'loss_table', 'loss_figure', 'png', 'LossLog', 'paint_hole', 'contact_sheet',
-           'EvalPictures', 'LivePlot', 'Watch', 'fit', 'train_from_folder']
+           'load_optimizer', 'cpu_has_bfloat16', 'Compute', 'keep_memory', 'PlainStep', 'epoch_plan', 'default_workers',
+           'batches_of', 'set_seed', 'own_randomness', 'RunState', 'Interrupted', 'StopSignal', 'leave_signals',
+           'Callback', 'Training', 'scheduler_state', 'BestModel', 'Checkpoint', 'read_run', 'settle_seed',
+           'ProgressBar', 'summary', 'Summary', 'loss_table', 'loss_figure', 'png', 'LossLog', 'paint_hole',
+           'contact_sheet', 'EvalPictures', 'LivePlot', 'Watch', 'fit', 'train_from_folder']
 
-# %% ../nbs/04_train.ipynb #2283c0b6
-import math, os, random, signal, sys, threading, time
+# %% ../nbs/04_train.ipynb #14fbcf9f
+import ctypes, math, os, random, signal, sys, threading, time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -35,7 +35,7 @@ from .datasets import HardExampleSampler, InpaintDataset, keyed_random, make_fol
 from .losses import LOSSES, create_loss, diff_augment, hole_psnr, hole_ssim
 from .models import MODELS, Inpainter, create_model, full_name, load_model, save_model, write_whole
 
-# %% ../nbs/04_train.ipynb #6bd73f6b
+# %% ../nbs/04_train.ipynb #4945dbe1
 @dataclass
 class TrainConfig:
     "The settings of a run; names and defaults are those of the command line."
@@ -70,7 +70,7 @@ class TrainConfig:
 
     def __post_init__(self): self.checkpoint_file = self.checkpoint_file and str(self.checkpoint_file)
 
-# %% ../nbs/04_train.ipynb #1a2a19c6
+# %% ../nbs/04_train.ipynb #3ee3fdd5
 @patch
 def check(self: TrainConfig):
     "Refuse settings that cannot work."
@@ -86,7 +86,7 @@ def check(self: TrainConfig):
     if full_name(self.arch) not in MODELS: refuse('arch', f'one of: {", ".join(MODELS)}')
     if self.reset_state and not self.resume: refuse('reset_state', 'given together with --resume')
 
-# %% ../nbs/04_train.ipynb #6268bf0c
+# %% ../nbs/04_train.ipynb #a5b809ea
 def cycle_position(
     epoch: int,  # 1, 2, 3 ...
     config: TrainConfig,  # `max_epoch` and `learning_rate_cycles` count
@@ -96,7 +96,7 @@ def cycle_position(
     whole = epoch <= length * config.learning_rate_cycles
     return ((epoch - 1) % length if whole else length - 1) / length
 
-# %% ../nbs/04_train.ipynb #d2b6b601
+# %% ../nbs/04_train.ipynb #8eab4343
 def cosine(
     epoch: int,  # 1, 2, 3 ...
     config: TrainConfig,
@@ -105,7 +105,7 @@ def cosine(
     low, high = config.learning_rate_cosine_min, config.learning_rate
     return low + (high - low) * (1 + math.cos(math.pi * cycle_position(epoch, config))) / 2, config.weight_decay
 
-# %% ../nbs/04_train.ipynb #23fd8f83
+# %% ../nbs/04_train.ipynb #ce5c5194
 def cosine_wd(
     epoch: int,  # 1, 2, 3 ...
     config: TrainConfig,
@@ -117,7 +117,7 @@ def cosine_wd(
 
 SCHEDULES = {'cosine': cosine, 'cosine_wd': cosine_wd}  # name: function of epoch and settings; add your own
 
-# %% ../nbs/04_train.ipynb #d38e37bc
+# %% ../nbs/04_train.ipynb #5cafb7b6
 DECAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)  # layers whose weights decay
 
 def decay_groups(
@@ -130,7 +130,7 @@ def decay_groups(
     return [{'params': [value for name, value in named if name in decayed], 'weight_decay': weight_decay},
             {'params': [value for name, value in named if name not in decayed], 'weight_decay': 0.0}]
 
-# %% ../nbs/04_train.ipynb #45d36a2c
+# %% ../nbs/04_train.ipynb #05b485ec
 def adamw(
     model: nn.Module,
     config: TrainConfig,
@@ -141,7 +141,7 @@ def adamw(
 
 OPTIMIZERS = {'adamw': adamw}  # name: makes an optimizer for a model
 
-# %% ../nbs/04_train.ipynb #9c10e593
+# %% ../nbs/04_train.ipynb #549c1a4b
 def set_rates(
     optimizer: torch.optim.Optimizer,
     learning_rate: float,
@@ -152,7 +152,7 @@ def set_rates(
         group['lr'] = learning_rate
         if group['weight_decay']: group['weight_decay'] = weight_decay
 
-# %% ../nbs/04_train.ipynb #f2ec7e8b
+# %% ../nbs/04_train.ipynb #75aa56de
 def load_optimizer(
     optimizer: torch.optim.Optimizer,
     state: dict,  # `state_dict` of such an optimizer
@@ -163,7 +163,7 @@ def load_optimizer(
         raise ValueError('the checkpoint holds the state of another optimizer; add --reset-state to keep its weights only')
     optimizer.load_state_dict({**state, 'param_groups': now})
 
-# %% ../nbs/04_train.ipynb #84824337
+# %% ../nbs/04_train.ipynb #d6e92fdd
 AMP_FLOATS = {'fp16': torch.float16, 'bfloat16': torch.bfloat16}
 
 def cpu_has_bfloat16() -> bool:
@@ -172,7 +172,7 @@ def cpu_has_bfloat16() -> bool:
     except OSError: return False
     return bool(flags & {'avx512_bf16', 'amx_bf16', 'bf16'})
 
-# %% ../nbs/04_train.ipynb #58d9690f
+# %% ../nbs/04_train.ipynb #31fdad5b
 class Compute:
     "A device, and the precision to compute with there."
     def __init__(self,
@@ -192,7 +192,15 @@ class Compute:
         "Bring a batch to the device without waiting for it."
         return [values.to(self.device, non_blocking=True) for values in batch]
 
-# %% ../nbs/04_train.ipynb #a040c2eb
+# %% ../nbs/04_train.ipynb #545b8e46
+def keep_memory() -> bool:  # could it be told?
+    "Let the C library keep the memory that PyTorch frees, for the next step."
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError): return False
+    no_own_blocks, never_shrink = mallopt(-4, 0), mallopt(-1, 2**31 - 1)  # M_MMAP_MAX, M_TRIM_THRESHOLD
+    return bool(no_own_blocks and never_shrink)
+
+# %% ../nbs/04_train.ipynb #ed4d5b63
 class PlainStep:
     "Learn with one model, one loss and one optimizer."
     def __init__(self,
@@ -211,7 +219,7 @@ class PlainStep:
         "Get ready to learn or to be judged."
         self.model.train(training); self.criterion.train(training)
 
-# %% ../nbs/04_train.ipynb #3a15c1e8
+# %% ../nbs/04_train.ipynb #4a437e3f
 @patch
 def compare(self: PlainStep,
     x: Tensor,  # b 3 h w, 0..1
@@ -228,7 +236,7 @@ def compare(self: PlainStep,
         if self.criterion.training and self.criterion.diff_aug: pair = diff_augment(*pair)
         return pred, self.criterion(*pair)
 
-# %% ../nbs/04_train.ipynb #2f4a304d
+# %% ../nbs/04_train.ipynb #fdc8be16
 @patch
 def accumulate(self: PlainStep,
     x: Tensor,  # b 3 h w, 0..1
@@ -241,7 +249,7 @@ def accumulate(self: PlainStep,
     self.compute.scaler.scale(loss * share).backward()
     return loss.detach()
 
-# %% ../nbs/04_train.ipynb #3dfe7fd4
+# %% ../nbs/04_train.ipynb #4085e441
 @patch
 def update(self: PlainStep,
     loss: Tensor,  # sum of the losses of this step
@@ -259,7 +267,7 @@ def update(self: PlainStep,
     self.compute.scaler.update()
     return ~finite
 
-# %% ../nbs/04_train.ipynb #f2fb5b66
+# %% ../nbs/04_train.ipynb #1f3ce9a1
 @patch
 def state_dict(self: PlainStep) -> dict:
     "What a checkpoint keeps beside the weights."
@@ -277,7 +285,7 @@ def load_state_dict(self: PlainStep,
     if self.compute.scaler.is_enabled() and state['grad_scaler_state_dict'][0]:
         self.compute.scaler.load_state_dict(state['grad_scaler_state_dict'][0])
 
-# %% ../nbs/04_train.ipynb #acda8fa5
+# %% ../nbs/04_train.ipynb #00f7e211
 def epoch_plan(
     sampler: HardExampleSampler,
     epoch: int,  # 1, 2, 3 ...
@@ -289,7 +297,7 @@ def epoch_plan(
     keys = list(sampler)[drawn:]
     return [keys[start:start + batch_size] for start in range(0, len(keys), batch_size)]
 
-# %% ../nbs/04_train.ipynb #4ad25b14
+# %% ../nbs/04_train.ipynb #e8fe8a68
 def default_workers() -> int:  # processes
     "Processes that load data: two fewer than cores, at most eight."
     cores = os.cpu_count() or 1
@@ -305,7 +313,7 @@ def batches_of(
         lines = str(error).strip().splitlines()
         raise (type(error)(lines[-1].split(': ', 1)[-1]) if len(lines) > 1 else error) from None
 
-# %% ../nbs/04_train.ipynb #55adb543
+# %% ../nbs/04_train.ipynb #1a64bb59
 def set_seed(
     *key: str | int,  # what the next random numbers depend on
 ):
@@ -313,7 +321,7 @@ def set_seed(
     random.seed(repr(key))
     torch.manual_seed(random.getrandbits(63))
 
-# %% ../nbs/04_train.ipynb #3377d532
+# %% ../nbs/04_train.ipynb #e1df47a7
 @contextmanager
 def own_randomness():
     "Inside, random numbers may be seeded at will; outside nobody notices."
@@ -321,7 +329,7 @@ def own_randomness():
     try: yield
     finally: random.setstate(python); torch.random.set_rng_state(device)
 
-# %% ../nbs/04_train.ipynb #72abac76
+# %% ../nbs/04_train.ipynb #d377fbf5
 @dataclass
 class RunState:
     "How far a run is."
@@ -336,7 +344,7 @@ class RunState:
     best_loss: float = math.inf  # of all evaluations
     history: list[dict] = field(default_factory=list)  # a row for each finished epoch
 
-# %% ../nbs/04_train.ipynb #6bbfb599
+# %% ../nbs/04_train.ipynb #7c219320
 class Interrupted(KeyboardInterrupt):
     "A run was stopped on purpose; its state is saved."
 
@@ -353,7 +361,7 @@ class StopSignal:
     def __exit__(self, *error):
         for number, handler in self.before.items(): signal.signal(number, handler)
 
-# %% ../nbs/04_train.ipynb #964297e2
+# %% ../nbs/04_train.ipynb #744c2884
 def leave_signals(
     worker: int,  # number of the process
 ):
@@ -361,7 +369,7 @@ def leave_signals(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-# %% ../nbs/04_train.ipynb #c6d0136e
+# %% ../nbs/04_train.ipynb #688be695
 class Callback:
     "Watches a run; override what is of interest."
     def before_fit(self, run: 'Training'): "Once, before anything else."
@@ -372,7 +380,7 @@ class Callback:
     def after_epoch(self, run: 'Training', row: dict): "After each epoch, with its row of the history."
     def after_fit(self, run: 'Training'): "Once, at the end, also after an error."
 
-# %% ../nbs/04_train.ipynb #1f392ddd
+# %% ../nbs/04_train.ipynb #050c871d
 class Training:
     "A run of training."
     def __init__(self,
@@ -395,7 +403,7 @@ class Training:
         self.train_loader = DataLoader(train_dataset, batch_sampler=self.plan, persistent_workers=workers > 0, **options)
         self.eval_loader = DataLoader(eval_dataset, config.batch_size, **options) if eval_dataset is not None else None
 
-# %% ../nbs/04_train.ipynb #24e7f0c7
+# %% ../nbs/04_train.ipynb #735d74b3
 @patch
 def call(self: Training,
     event: str,  # a method of `Callback`
@@ -410,7 +418,7 @@ def rates(self: Training) -> tuple[float, float]:  # learning rate, weight decay
     rate, decay = SCHEDULES[self.config.scheduler](self.state.epoch, self.config)
     return rate * min(1, (self.state.step + 1) / (self.config.warmup_step + 1)), decay
 
-# %% ../nbs/04_train.ipynb #2125262b
+# %% ../nbs/04_train.ipynb #42ea8fef
 @patch
 def learn(self: Training,
     group: list[list[tuple]],  # keys of the batches that make this step
@@ -428,7 +436,7 @@ def learn(self: Training,
     state.drawn += total
     state.step += 1
 
-# %% ../nbs/04_train.ipynb #ae279dc3
+# %% ../nbs/04_train.ipynb #a00bf93a
 MOST_DROPPED = 100  # steps of an epoch that may be left out
 
 @patch
@@ -448,7 +456,7 @@ def read_losses(self: Training):
         raise FloatingPointError(f'the loss was not a finite number in {int(dropped)} steps of epoch {self.state.epoch}; these steps were left out, '
                                  'the weights are those from before: look at the data, or try a lower --learning-rate')
 
-# %% ../nbs/04_train.ipynb #2445d1f3
+# %% ../nbs/04_train.ipynb #14e1fed2
 READ_EVERY = 16  # batches from one look at the losses to the next
 
 @patch
@@ -473,7 +481,7 @@ def tick(self: Training):
     self.state.seconds += now - self.clock
     self.clock = now
 
-# %% ../nbs/04_train.ipynb #aee6de06
+# %% ../nbs/04_train.ipynb #1bfa70fd
 @patch
 @torch.no_grad()
 def evaluate(self: Training) -> dict[str, float]:  # means over all evaluation records
@@ -489,7 +497,7 @@ def evaluate(self: Training) -> dict[str, float]:  # means over all evaluation r
         self.call('after_eval_batch', number, dict(x=x, mask=mask, pred=pred, target=y))
     return dict(zip(('eval_loss', 'psnr', 'ssim'), torch.stack(scores).nanmean(0).tolist()))
 
-# %% ../nbs/04_train.ipynb #5c8b02c0
+# %% ../nbs/04_train.ipynb #23222894
 @patch
 def close_epoch(self: Training,
     scores: dict[str, float],  # of `evaluate`; empty if the model was not judged
@@ -508,7 +516,7 @@ def close_epoch(self: Training,
     state.drawn = state.loss_sum = state.counted = state.dropped = state.seconds = 0
     self.call('after_epoch', row)
 
-# %% ../nbs/04_train.ipynb #a6aa3042
+# %% ../nbs/04_train.ipynb #e3216e26
 @patch
 def keep(self: Training,
     path: Path,
@@ -521,7 +529,7 @@ def keep(self: Training,
         tqdm.write(f'{error}. The run goes on and will try again.')
     else: self.unsaved.pop(path, None)
 
-# %% ../nbs/04_train.ipynb #09896d68
+# %% ../nbs/04_train.ipynb #584c2e63
 def scheduler_state(
     config: TrainConfig,
     epoch: int,  # finished epochs
@@ -532,7 +540,7 @@ def scheduler_state(
                 eta_min=config.learning_rate_cosine_min, T_cur=epoch % length, base_lrs=[rate, rate], last_epoch=epoch, _step_count=0,
                 _is_initial=False, _get_lr_called_within_step=False, _last_lr=[SCHEDULES[config.scheduler](epoch + 1, config)[0]] * 2)
 
-# %% ../nbs/04_train.ipynb #e3cd6abe
+# %% ../nbs/04_train.ipynb #92455c3e
 @patch
 def path(self: Training,
     ending: str,  # .pth or .checkpoint.pth
@@ -550,7 +558,7 @@ def save_checkpoint(self: Training):
         scheduler_state_dict=[scheduler_state(self.config, self.state.epoch - 1)], best_loss=self.state.best_loss,
         last_epoch=self.state.epoch - 1, run=asdict(self.state), sampler=self.sampler.state_dict()))
 
-# %% ../nbs/04_train.ipynb #81813f6a
+# %% ../nbs/04_train.ipynb #a22f99c7
 class BestModel(Callback):
     "Saves the model after each epoch that was the best so far."
     def after_epoch(self, run: Training, row: dict):
@@ -568,7 +576,7 @@ class Checkpoint(Callback):
         run.save_checkpoint()
         self.saved = time.monotonic()
 
-# %% ../nbs/04_train.ipynb #67ba45e9
+# %% ../nbs/04_train.ipynb #a9daba06
 def read_run(
     model_dir: Path,
     config: TrainConfig,
@@ -582,7 +590,7 @@ def read_run(
     if 'optimizer_state_dict' not in file: raise ValueError(f'{path} holds a model only and cannot be resumed; use it as --checkpoint-file')
     return model, file
 
-# %% ../nbs/04_train.ipynb #30858ac5
+# %% ../nbs/04_train.ipynb #a5e23961
 def settle_seed(
     config: TrainConfig,
     found: tuple[Inpainter, dict] | None,  # of `read_run`
@@ -593,7 +601,7 @@ def settle_seed(
     if config.seed not in (-1, before): tqdm.write(f'--seed {config.seed}: the run that is resumed has seed {before}, which stays.')
     return replace(config, seed=before)
 
-# %% ../nbs/04_train.ipynb #30ee0fb2
+# %% ../nbs/04_train.ipynb #42fc02b6
 @patch
 def take_up(self: Training,
     file: dict,  # a checkpoint without its weights
@@ -613,7 +621,7 @@ def take_up(self: Training,
     if self.state.epoch <= config.max_epoch: tqdm.write(f'Resumed {where}.')
     else: tqdm.write(f'Nothing left to do: the run has had its {epoch} epochs. A larger --max-epoch goes on, --reset-state starts over.')
 
-# %% ../nbs/04_train.ipynb #9c14f577
+# %% ../nbs/04_train.ipynb #08993222
 @patch
 def run(self: Training):
     "All epochs that are left."
@@ -633,7 +641,7 @@ def run(self: Training):
         finally: self.call('after_fit'); self.batches = self.train_loader = self.eval_loader = None
     if self.unsaved: raise OSError('; '.join(map(str, self.unsaved.values())))
 
-# %% ../nbs/04_train.ipynb #6e10758f
+# %% ../nbs/04_train.ipynb #946d7dfa
 @patch
 def interrupted(self: Training) -> Interrupted:  # to be raised
     "Save, and say how to go on."
@@ -644,7 +652,7 @@ def interrupted(self: Training) -> Interrupted:  # to be raised
     how = 'with --resume' + ' and without --reset-state' * self.config.reset_state
     return Interrupted(f'{where}; saved in {path}: the same command {how} goes on from there')
 
-# %% ../nbs/04_train.ipynb #419dd205
+# %% ../nbs/04_train.ipynb #5538c844
 class ProgressBar(Callback):
     "A bar for the samples of each epoch."
     bar = None
@@ -658,7 +666,7 @@ class ProgressBar(Callback):
     def after_epoch(self, run: Training, row: dict): self.bar.close()
     def after_fit(self, run: Training): self.bar is None or self.bar.close()
 
-# %% ../nbs/04_train.ipynb #4db2e1fd
+# %% ../nbs/04_train.ipynb #d132c8cd
 def summary(
     row: dict,  # of the history
     config: TrainConfig,
@@ -672,7 +680,7 @@ def summary(
     if row['dropped']: parts.append(f'{row["dropped"]} steps left out')
     return '  '.join(parts + ['best so far'] * row['best'])
 
-# %% ../nbs/04_train.ipynb #3e76aba5
+# %% ../nbs/04_train.ipynb #6d3215c8
 class Summary(Callback):
     "Prints what is trained, and a line after each epoch."
     def before_fit(self, run: Training):
@@ -684,7 +692,7 @@ class Summary(Callback):
         left = sum(row['seconds'] for row in history) / len(history) * (run.config.max_epoch - row['epoch'])
         tqdm.write(summary(row, run.config, left))
 
-# %% ../nbs/04_train.ipynb #822013ad
+# %% ../nbs/04_train.ipynb #77ad364a
 def loss_table(
     history: list[dict],
 ) -> str:  # comma-separated, with a header; empty where the model was not judged
@@ -693,7 +701,7 @@ def loss_table(
     cells = [['' if row[name] is None else str(row[name]) for name in names] for row in history]
     return '\n'.join(','.join(line) for line in [names, *cells]) + '\n'
 
-# %% ../nbs/04_train.ipynb #5ef7c563
+# %% ../nbs/04_train.ipynb #281d37d8
 def loss_figure(
     history: list[dict],
 ) -> Figure:
@@ -715,7 +723,7 @@ def png(
     figure.savefig(file := BytesIO(), format='png')
     return file.getvalue()
 
-# %% ../nbs/04_train.ipynb #320d0301
+# %% ../nbs/04_train.ipynb #7a5e9bd1
 class LossLog(Callback):
     "Writes `loss.csv` and `loss.png`."
     def after_epoch(self, run: Training, row: dict):
@@ -723,7 +731,7 @@ class LossLog(Callback):
         run.keep(run.model_dir/'loss.csv', partial(write_whole, data=loss_table(history).encode()))
         run.keep(run.model_dir/'loss.png', partial(write_whole, data=png(loss_figure(history))))
 
-# %% ../nbs/04_train.ipynb #70e3724d
+# %% ../nbs/04_train.ipynb #81aba8ec
 HOLE_COLOUR = (1.0, 0.25, 0.63)
 
 def paint_hole(
@@ -733,7 +741,7 @@ def paint_hole(
     "A picture whose hole cannot be overlooked."
     return torch.where(mask > 0, torch.tensor(HOLE_COLOUR, device=image.device).view(1, 3, 1, 1), image)
 
-# %% ../nbs/04_train.ipynb #04821a9d
+# %% ../nbs/04_train.ipynb #5b9fc9a6
 def contact_sheet(
     columns: dict[str, Tensor],  # caption: b 3 h w, 0..1
 ) -> Image.Image:
@@ -747,7 +755,7 @@ def contact_sheet(
     for number, caption in enumerate(columns): ImageDraw.Draw(sheet).text((number * wide.shape[-1] // len(columns) + 3, 2), caption, fill='black')
     return sheet
 
-# %% ../nbs/04_train.ipynb #a48762d4
+# %% ../nbs/04_train.ipynb #55e8ba65
 class EvalPictures(Callback):
     "Writes a contact sheet of every n-th evaluation batch into `eval/`."
     def after_eval_batch(self, run: Training, number: int, batch: dict):
@@ -758,7 +766,7 @@ class EvalPictures(Callback):
         sheet.save(file := BytesIO(), 'PNG')
         run.keep(run.model_dir/'eval'/f'{number // run.config.save_eval_step + 1}.png', partial(write_whole, data=file.getvalue()))
 
-# %% ../nbs/04_train.ipynb #55738f56
+# %% ../nbs/04_train.ipynb #ffdf9fed
 class LivePlot(Callback):
     "Draws losses and hole PSNR while a notebook cell trains."
     def __init__(self,
@@ -776,7 +784,7 @@ class LivePlot(Callback):
         right.xaxis.get_major_locator().set_params(integer=True)
         return figure
 
-# %% ../nbs/04_train.ipynb #6caa0d13
+# %% ../nbs/04_train.ipynb #a50722b7
 @patch
 def before_fit(self: LivePlot, run: Training):
     from IPython.display import Image, display
@@ -796,7 +804,7 @@ def after_losses(self: LivePlot, run: Training, losses: list[float]):
 @patch
 def after_epoch(self: LivePlot, run: Training, row: dict): self.draw(run)
 
-# %% ../nbs/04_train.ipynb #cc1cc033
+# %% ../nbs/04_train.ipynb #6bc5cc7b
 class Watch(Callback):
     "Keeps how the model fills some pictures after chosen steps."
     def __init__(self,
@@ -813,7 +821,7 @@ class Watch(Callback):
         self.pictures[run.state.step] = filled.float().cpu()
         run.step.mode(training=True)
 
-# %% ../nbs/04_train.ipynb #edf44127
+# %% ../nbs/04_train.ipynb #9fbd7644
 DEFAULT_LOSS = 'l1lpips'
 
 def fit(
@@ -844,7 +852,7 @@ def fit(
     run.run()
     return run.state.history
 
-# %% ../nbs/04_train.ipynb #1e9f9a22
+# %% ../nbs/04_train.ipynb #a768fcf0
 def train_from_folder(
     data_dir: str | Path,  # holds the records in train/ and eval/
     model_dir: str | Path,  # for models, checkpoint, pictures and table
@@ -867,4 +875,5 @@ def train_from_folder(
     with own_randomness():
         set_seed(config.seed, 'weights')
         model = create_model(config.arch)
+    keep_memory()
     return fit(model, train, judge, model_dir, config, callbacks, criterion, progress)

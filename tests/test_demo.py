@@ -100,7 +100,7 @@ def test_photos_of_yours(tmp_path, capsys):
     result = run_demo(tmp_path/'out', photos, plan=replace(PLAN, pictures=4, record=320), progress=False)
     text = capsys.readouterr().out
     assert 'broken.jpg' in text and 'no photo has a true second view' in text
-    assert len(result.reports) == 2 and result.story.exists()
+    assert len(result.reports) == 2 and result.files[0].exists()
     assert {path: path.read_bytes() for path in photos.iterdir()} == before
 
 def test_chooses_photos(tmp_path):
