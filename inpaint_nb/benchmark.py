@@ -234,9 +234,10 @@ def judge_stereo(
 def compare_fills(
     case: Case,  # what to fill
     fillers: dict[str, Filler | nn.Module] = FILLERS,  # drawn in this order
+    gain: float = 4.0,  # of the errors, for the eye
 ) -> Tensor:  # 1 3 2H W*(1 + fillers)
     "Truth and fills in one picture, over the hole (counted pixels white) and the errors in it."
     fills = [fill_case(case, filler) for filler in fillers.values()]
     hole = (0.4 * case.hole + 0.6 * case.counted).expand_as(case.target)
-    errors = [(fill - case.target).abs() * case.counted for fill in fills]
+    errors = [(gain * (fill - case.target).abs()).clamp(max=1) * case.counted for fill in fills]
     return torch.cat([torch.cat([case.target, *fills], -1), torch.cat([hole, *errors], -1)], -2)

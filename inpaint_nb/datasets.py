@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS', 'NOTE', 'LEAST_HOLE', 'RIM', 'list_photos',
-           'photo_size', 'read_photo', 'keyed_random', 'draw_divergence', 'PhotoParameters', 'working_size',
-           'draw_parameters', 'place_photo', 'photo_holes', 'two_pictures', 'window_sums', 'draw_places', 'best_crop',
-           'encode_png', 'record_note', 'write_record', 'RecordOptions', 'PhotoError', 'open_photo', 'photo_depth',
-           'photo_crops', 'finished_records', 'check_records', 'run_in_order', 'PhotoResult', 'RecordSummary',
-           'RecordMaker', 'make_folder', 'make_image_records', 'list_records', 'read_record', 'record_sheet',
-           'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop',
-           'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'InpaintDataset',
-           'HardExampleSampler']
+           'batch_of_one', 'photo_size', 'read_photo', 'keyed_random', 'draw_divergence', 'PhotoParameters',
+           'working_size', 'draw_parameters', 'place_photo', 'photo_holes', 'two_pictures', 'window_sums',
+           'draw_places', 'best_crop', 'encode_png', 'record_note', 'write_record', 'RecordOptions', 'PhotoError',
+           'open_photo', 'photo_depth', 'photo_crops', 'finished_records', 'check_records', 'run_in_order',
+           'count_workers', 'PhotoResult', 'RecordSummary', 'RecordMaker', 'make_folder', 'make_image_records',
+           'list_records', 'read_record', 'record_sheet', 'record_page', 'record_groups', 'RecordBrowser',
+           'thicken_mask', 'hard_crop', 'grid_crop', 'adjust_brightness', 'adjust_contrast', 'adjust_saturation',
+           'adjust_hue', 'jitter_colour', 'InpaintDataset', 'HardExampleSampler']
 
 # %% ../nbs/02_datasets.ipynb #6408ed43
 import hashlib, html, json, math, os, random, signal, struct, tempfile, threading, time, zlib
@@ -48,6 +48,14 @@ def list_photos(
     "The photos of a folder."
     entries = (Path(entry.path) for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith('.'))
     return sorted(path for path in entries if path.suffix.lower() in PHOTO_ENDINGS)
+
+# %% ../nbs/02_datasets.ipynb #09b42445
+def batch_of_one(
+    pixels: np.ndarray | Image.Image,  # H,W or H,W,3 in 8 bits
+) -> Tensor:  # 1,1,H,W or 1,3,H,W, 0..1
+    "A picture as a tensor."
+    pixels = torch.from_numpy(np.array(pixels))
+    return pixels.reshape(*pixels.shape[:2], -1).permute(2, 0, 1)[None].float().div_(255)
 
 # %% ../nbs/02_datasets.ipynb #8afc33cd
 def _grey(image: Image.Image) -> Image.Image:
@@ -306,6 +314,8 @@ class RecordOptions:
         if self.divergence_level not in DIVERGENCES: raise ValueError(f"divergence level must be 1, 2 or 3, not {self.divergence_level}")
         if self.num_samples < 1: raise ValueError(f"number of samples must be 1 or more, not {self.num_samples}")
         if self.size < 64: raise ValueError(f"size must be 64 pixels or more, not {self.size}")
+        if self.resolution is not None and self.resolution < 1: raise ValueError(f"resolution must be 1 pixel or more, not {self.resolution}")
+        if self.seed < 0: raise ValueError(f"seed must be 0 or more, not {self.seed}")
 
     @property
     def label(self) -> str:
@@ -337,14 +347,10 @@ def open_photo(
 # %% ../nbs/02_datasets.ipynb #71312432
 def _placed_depth(model, image: Image.Image, path: Path, parameters: PhotoParameters) -> Tensor:
     "Depth of a whole photo, then placed like the photo."
-    try: depth = model.infer(_batch_of_one(np.array(image)), [path])
+    try: depth = model.infer(batch_of_one(image), [path])
     except (FileNotFoundError, ValueError) as error: raise PhotoError(str(error)) from None
     depth = Image.fromarray(depth[0, 0].cpu().numpy()).resize(image.size, Image.Resampling.BILINEAR)
     return torch.from_numpy(place_photo(depth, replace(parameters, resample='BILINEAR')))[None, None]
-
-def _batch_of_one(picture: np.ndarray) -> Tensor:
-    "1,3,H,W in 0..1 of H,W,3 in 8 bits."
-    return torch.from_numpy(picture).permute(2, 0, 1)[None].float().div_(255)
 
 def photo_depth(
     model,  # of `create_depth_model`
@@ -354,7 +360,7 @@ def photo_depth(
     parameters: PhotoParameters,  # what was drawn for this photo
 ) -> Tensor:  # 1,1,H,W, 0..1, 1 is nearest
     "Depth of a placed photo."
-    depth = _placed_depth(model, image, path, parameters) if model.needs_paths else model.infer(_batch_of_one(picture)).cpu()
+    depth = _placed_depth(model, image, path, parameters) if model.needs_paths else model.infer(batch_of_one(picture)).cpu()
     return match_depth(dilate_edge(depth, parameters.edge_dilation), *picture.shape[:2])
 
 # %% ../nbs/02_datasets.ipynb #90e3bbbf
@@ -429,6 +435,15 @@ def run_in_order(
             stop.set()
             pool.shutdown(cancel_futures=True)
 
+# %% ../nbs/02_datasets.ipynb #d9baff3c
+def count_workers(
+    max_workers: int | None = None,  # None: half of the processors
+) -> int:  # 1 or more
+    "Threads to work with."
+    if max_workers is None: return max((os.cpu_count() or 1) // 2, 1)
+    if max_workers < 1: raise ValueError(f"max workers must be 1 or more, not {max_workers}")
+    return max_workers
+
 # %% ../nbs/02_datasets.ipynb #24a9a924
 @contextmanager
 def _one_thread_each():
@@ -449,8 +464,8 @@ class PhotoResult:
     name: str  # folder/file
     made: int = 0  # records
     reused: int = 0  # records that were there already
-    rejected: int = 0  # crops with too little hole
-    enlarged: bool = False
+    rejected: int = 0  # crops with too little hole, if its records were made now
+    enlarged: bool = False  # if its records were made now
     skipped: str = ''  # reason, if there is one
 
 @dataclass
@@ -458,8 +473,8 @@ class RecordSummary:
     "What became of all photos."
     made: int = 0  # records
     reused: int = 0  # records that were there already
-    rejected: int = 0  # crops with too little hole
-    enlarged: list[str] = field(default_factory=list)  # photos
+    rejected: int = 0  # crops with too little hole, of photos whose records were made now
+    enlarged: list[str] = field(default_factory=list)  # photos whose records were made now
     skipped: dict[str, str] = field(default_factory=dict)  # photo: reason
     photos: int = 0
     seconds: float = 0.0
@@ -478,10 +493,10 @@ def __str__(self: RecordSummary) -> str:
     "Lines for a person to read."
     rate = f'{self.made / self.seconds:.1f} records/s, {self.photos / self.seconds:.1f} photos/s' if self.seconds else ''
     lines = [f"records: {self.made} made, {self.reused} reused; photos: {self.photos} in {self.seconds:.1f} s ({rate})"]
-    if self.rejected: lines.append(f"crops left out, no more than {LEAST_HOLE} hole pixels: {self.rejected}")
+    if self.rejected: lines.append(f"crops left out in this run, no more than {LEAST_HOLE} hole pixels: {self.rejected}")
     if self.enlarged:
         more = ', ...' if len(self.enlarged) > 5 else ''
-        lines.append(f"photos enlarged, smaller than the working size: {len(self.enlarged)} ({', '.join(self.enlarged[:5])}{more})")
+        lines.append(f"photos enlarged in this run, smaller than the working size: {len(self.enlarged)} ({', '.join(self.enlarged[:5])}{more})")
     return '\n'.join(lines + [f"skipped {name}: {reason}" for name, reason in self.skipped.items()])
 
 # %% ../nbs/02_datasets.ipynb #b696093c
@@ -568,19 +583,18 @@ def make_image_records(
     eval_only: bool = False,  # leave `train/` alone
     max_workers: int | None = None,  # threads; default: half of the processors
     gpu: int = 0,  # for depth networks, -1: CPU; `Pseudo` and `Files` need none
-    seed: int = 71,  # of all that is drawn
+    seed: int = 71,  # decides all that is left to chance: the same seed makes the same records
     progress: bool = True,  # show a progress bar
 ) -> RecordSummary:
     "Make training records from a folder of photos; what is there already is kept."
     start = time.monotonic()
-    if max_workers is not None and max_workers < 1: raise ValueError(f"max workers must be 1 or more, not {max_workers}")
+    workers = count_workers(max_workers)
     options = RecordOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples, divergence_level, seed)
     photos = _photo_folders(Path(dataset_dir), eval_only)
     if Path(data_dir).resolve() == Path(dataset_dir).resolve(): raise ValueError(f"{data_dir} holds the photos: give another folder for the records")
     model = create_depth_model(model_type, resolution, seed)
     folders = {part: make_folder(Path(data_dir)/part) for part in photos}
     for folder in folders.values(): check_records(folder, options)
-    workers = max((os.cpu_count() or 1) // 2, 1) if max_workers is None else max_workers
     summary = RecordSummary()
     with _one_thread_each():
         for part, files in photos.items():

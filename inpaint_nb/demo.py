@@ -205,9 +205,7 @@ def before_fit(self: Album, run: Training):
 def after_step(self: Album, run: Training):
     taken = len(list(self.folder.glob('*.png')))
     if taken == len(self.shares) or self.share() < self.shares[taken]: return
-    run.step.mode(training=False)
-    with run.step.compute.autocast(): filled = run.step.model.infer(*run.step.compute.move((self.image, self.mask))).float()
-    run.step.mode(training=True)
+    with run.step.judging(), run.compute.autocast(): filled = run.step.model.infer(*run.compute.move((self.image, self.mask))).float()
     save_picture(stack(filled), self.folder/f'{run.state.step:06d}.png')
 
 # %% ../nbs/06a_demo.ipynb #ae585ab1
@@ -245,7 +243,7 @@ def learn(
     clock = Clock(seconds, progress)
     SCHEDULES['clock'] = clock.rates
     config = TrainConfig(loss='masked_l1', batch_size=8, backward_step=1, num_samples=8 * plan.epoch, max_epoch=1_000_000, size=plan.crop,
-                         scheduler='clock', learning_rate=1e-3, warmup_step=20, eval_step=2, seed=seed, num_workers=0,
+                         scheduler='clock', learning_rate=1e-3, warmup_epoch=20 / plan.epoch, eval_step=2, seed=seed, num_workers=0,
                          amp_float='bfloat16', resume=checkpoint(out) is not None)
     album = Album(out/'model/learning', *examples(out, plan), clock.share)
     try: train_from_folder(out/'data', out/'model', config, [clock, album], progress=False)

@@ -5,9 +5,12 @@
 # %% auto #0
 __all__ = ['Part', 'ANAGLYPHS', 'PACKINGS', 'PICTURE_SUFFIXES', 'hole_to_fill', 'repeat_background', 'tiles_to_fill',
            'inpaint_view', 'make_stereo', 'side_by_side', 'half_side_by_side', 'anaglyph', 'mask_picture', 'Packing',
-           'save_picture', 'read_picture', 'output_files', 'photo_depth', 'stereo_photo']
+           'save_picture', 'read_picture', 'output_files', 'photo_depth', 'choose_device', 'check_settings',
+           'stereo_photo']
 
 # %% ../nbs/06_stereo.ipynb #02dafef9
+import math
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .datasets import make_folder, read_photo
+from .datasets import batch_of_one, make_folder, read_photo
 from .depth import create_depth_model, read_depth
 from .masks import dilate_inner, dilate_outer, mask_closing
 from .models import load_model, write_whole
@@ -203,9 +206,8 @@ def read_picture(
     path = Path(path)
     try: data = path.read_bytes()
     except OSError as error: raise type(error)(f'cannot read the picture {path}: {error.strerror}') from None
-    try: picture = read_photo(data)
+    try: return batch_of_one(read_photo(data))
     except ValueError as error: raise ValueError(f'{path}: {error}') from None
-    return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(1, picture.height, picture.width, 3).permute(0, 3, 1, 2) / 255
 
 # %% ../nbs/06_stereo.ipynb #2ece4b75
 def output_files(
@@ -242,6 +244,28 @@ def photo_depth(
         raise ValueError(f'{depth_file} is {rows} x {columns}, which does not fit {photo} with {height} x {width}: is it the depth of another picture?')
     return depth.to(image.device)
 
+# %% ../nbs/06_stereo.ipynb #dea3fc95
+def choose_device(
+    gpu: int,  # number of the GPU; -1: CPU
+) -> torch.device:  # the CPU as well where no GPU is found
+    "The GPU of that number, or the CPU."
+    found = torch.cuda.device_count() if gpu >= 0 else 0
+    if found and gpu >= found: raise ValueError(f'--gpu is {gpu}; it must be from 0 to {found - 1}, or -1 for the CPU')
+    return torch.device(f'cuda:{gpu}' if found else 'cpu')
+
+# %% ../nbs/06_stereo.ipynb #0f959a29
+def check_settings(
+    divergence: float,  # 0 to 100
+    convergence: float,  # 0 to 1
+    inner_dilation: int,  # 0 or more
+    outer_dilation: int,  # 0 or more
+    quality: int,  # 1 to 100
+):
+    "Refuse numbers that `stereo_photo` cannot work with."
+    for name, value, least, most in (('divergence', divergence, 0, 100), ('convergence', convergence, 0, 1), ('quality', quality, 1, 100),
+                                     ('inner dilation', inner_dilation, 0, math.inf), ('outer dilation', outer_dilation, 0, math.inf)):
+        if not least <= value <= most: raise ValueError(f"{name} is {least} {'or more' if most == math.inf else f'to {most}'}, not {value}")
+
 # %% ../nbs/06_stereo.ipynb #fe1a0fae
 def stereo_photo(
     photo: str | Path,  # picture file
@@ -262,8 +286,9 @@ def stereo_photo(
 ) -> list[Path]:  # files written
     "A photo as stereo pictures."
     files = output_files(photo, out, format.split(','))
-    if not 1 <= quality <= 100: raise ValueError(f'quality is 1 to 100, not {quality}')
-    device = torch.device(f'cuda:{gpu}' if 0 <= gpu < torch.cuda.device_count() else 'cpu')
+    check_settings(divergence, convergence, inner_dilation, outer_dilation, quality)
+    device = choose_device(gpu)
+    if gpu > 0 and device.type == 'cpu': print('no GPU found: computing on the CPU', file=sys.stderr)
     model = None if checkpoint_file is None else load_model(checkpoint_file, map_location=str(device))[0].eval()
     image = read_picture(photo).to(device)
     for path in files.values(): make_folder(path.parent)

@@ -119,10 +119,10 @@ Eye = Literal['left', 'right']
 
 class Splat(NamedTuple):
     "Which source pixels land on each pixel of a view; every field is B,1,H,W."
-    lo: Tensor  # column whose lower cell is here (int64, may lie outside the image)
-    hi: Tensor  # column whose upper cell is here (int64, may lie outside the image)
-    lo_weight: Tensor  # 0 where no lower cell landed, else 0..1
-    hi_weight: Tensor  # 0 where no upper cell landed, else 0..1
+    lower: Tensor  # column whose lower cell is here (int64, may lie outside the image)
+    upper: Tensor  # column whose upper cell is here (int64, may lie outside the image)
+    lower_weight: Tensor  # 0 where no lower cell landed, else 0..1
+    upper_weight: Tensor  # 0 where no upper cell landed, else 0..1
     column: Tensor  # source column after blending, NaN where nothing landed
 
 def _take(
@@ -145,8 +145,8 @@ def _winners(
     start = first - reach
     column = torch.arange(start, start + width, dtype=shift.dtype, device=shift.device)
     target = column - shift if eye == 'right' else column + shift
-    lower = target.floor()
-    hi_weight = (target - lower).clamp_(1e-5, 1 - 1e-5)
+    floor = target.floor()
+    upper_weight = (target - floor).clamp_(1e-5, 1 - 1e-5)
 
     slot = torch.arange(1, width + 1, dtype=torch.int32, device=shift.device).expand(shift.shape)
     nearest, nothing = ('amax', 0) if eye == 'right' else ('amin', width + 1)
@@ -154,11 +154,11 @@ def _winners(
     def win(cell):
         cell = (cell - start).clamp_(0, width - 1).long()
         return empty.scatter_reduce(-1, cell, slot, nearest)[..., reach : width - reach].long()
-    lo, hi = win(lower), win(target.ceil())
-    lo_weight, hi_weight = _take(1 - hi_weight, lo), _take(hi_weight, hi)
-    lo, hi = lo - 1 - reach, hi - 1 - reach
-    column = ((lo + first) * lo_weight + (hi + first) * hi_weight) / (lo_weight + hi_weight)
-    return Splat(lo, hi, lo_weight, hi_weight, column)
+    lower, upper = win(floor), win(target.ceil())
+    lower_weight, upper_weight = _take(1 - upper_weight, lower), _take(upper_weight, upper)
+    lower, upper = lower - 1 - reach, upper - 1 - reach
+    column = ((lower + first) * lower_weight + (upper + first) * upper_weight) / (lower_weight + upper_weight)
+    return Splat(lower, upper, lower_weight, upper_weight, column)
 
 # %% ../nbs/00_warp.ipynb #c679cc08
 def splat(
@@ -182,8 +182,8 @@ def blend(
     "Colours of a view, fetched from the source picture."
     columns = image.shape[-1]
     fetch = lambda source: image.gather(-1, source.clamp(0, columns - 1).expand(-1, image.shape[1], -1, -1))
-    total = points.lo_weight + points.hi_weight
-    return (fetch(points.lo) * points.lo_weight + fetch(points.hi) * points.hi_weight) / total
+    total = points.lower_weight + points.upper_weight
+    return (fetch(points.lower) * points.lower_weight + fetch(points.upper) * points.upper_weight) / total
 
 # %% ../nbs/00_warp.ipynb #5b72ef1c
 def _nearest_valid(

@@ -164,7 +164,12 @@ def test_fill_unknown_takes_the_background():
 
 
 def test_comparison_picture(cases):
+    truth, black = (compare_fills(cases[0], {'': lambda image, mask: fill}) for fill in (cases[0].target, torch.zeros_like(cases[0].target)))
     assert compare_fills(cases[0]).shape == (1, 3, 192, 4 * 128)
+    assert not truth[..., 96:, 128:].any() and black.max() == 1
+    error = black[..., 96:, 128:]
+    assert torch.equal(error > 0, (cases[0].target > 0) & cases[0].counted)
+    assert torch.equal(error, (4 * cases[0].target * cases[0].counted).clamp(max=1))
 
 
 def test_wrong_folders(tmp_path):

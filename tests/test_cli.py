@@ -1,5 +1,5 @@
 """Whole command lines, as a user types them: exit status, one line on standard error, files."""
-import os, signal, subprocess, sys, time
+import errno, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
@@ -7,6 +7,7 @@ import torch
 from commands import ENV, Running, run, script
 from PIL import Image
 
+from inpaint_nb import cli
 from inpaint_nb.models import create_model, save_model
 from inpaint_nb.scenes import random_scene
 
@@ -275,7 +276,123 @@ def test_debug_shows_where(tmp_path):
     assert done.returncode == 1 and 'Traceback' in done.stderr and done.stderr.splitlines()[-1].startswith('error: ')
 
 
+# --- tables of bad command lines, in this process: the same functions that the installed programs call
+
+def typed(monkeypatch, capsys, folder: Path, program: str, line: list[str]) -> tuple[int, str]:
+    "Call a program in a folder: exit status and standard error."
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    try: status = getattr(cli, program.removeprefix('inpaint_'))(line)
+    except SystemExit as end: status = end.code
+    return status, capsys.readouterr().err
+
+
+@pytest.fixture(scope='session')
+def workshop(root, photos) -> Path:
+    "Photos, a text that calls itself many things, a picture that must not be overwritten, and a place for results."
+    folder = root/'workshop'
+    for name in ('train', 'eval'): shutil.copytree(photos/name, folder/'photos'/name)
+    for name in ('text.png', 'text.pth', 'file'): (folder/name).write_text('neither picture nor checkpoint')
+    (folder/'old.png').write_bytes((photos/'eval/3.png').read_bytes())
+    return folder
+
+
+RECORDS_LINE = 'inpaint --dataset-dir photos -o out --prefix p --model-type Pseudo --size 128 '
+BAD_RECORDS = {
+    'inpaint -o out --prefix p --model-type Pseudo': (2, '--dataset-dir'),
+    'inpaint --dataset-dir photos --prefix p --model-type Pseudo': (2, '--data-dir'),
+    'inpaint --dataset-dir photos -o out --model-type Pseudo': (2, '--prefix'),
+    RECORDS_LINE + '--model-type Oak': (2, "'Oak'"),
+    RECORDS_LINE + '--size -128': (2, '-128'),
+    RECORDS_LINE + '--size 1e3': (2, '1e3'),
+    RECORDS_LINE + '--num-samples 0': (2, 'samples'),
+    RECORDS_LINE + '--divergence-level 0': (2, 'divergence level'),
+    RECORDS_LINE + '--resolution 0': (2, 'resolution'),
+    RECORDS_LINE + '--max-workers 0': (2, 'workers'),
+    RECORDS_LINE + '--seed -1': (2, 'seed'),
+    RECORDS_LINE + '--prefix a/b': (2, "'a/b'"),
+    RECORDS_LINE + '--dataset-dir nowhere': (1, 'nowhere'),
+    RECORDS_LINE + '--dataset-dir text.png': (1, 'text.png'),
+    RECORDS_LINE + '--model-type Files:nowhere': (1, 'nowhere'),
+    RECORDS_LINE + '-o file': (1, 'file'),
+    RECORDS_LINE + '-o photos': (1, 'photos'),
+}
+STEREO_LINE = 'photos/eval/3.png -o out/pair.png '
+BAD_STEREO = {
+    '-o out': (2, 'PHOTO'),
+    'photos/eval/3.png': (2, '--out'),
+    STEREO_LINE + '--model-type Oak': (2, "'Oak'"),
+    STEREO_LINE + '--format cinema': (2, 'cinema'),
+    STEREO_LINE + '--format half_sbs,mask': (2, 'folder'),
+    STEREO_LINE + '--view middle': (2, 'middle'),
+    STEREO_LINE + '--divergence -2': (2, 'divergence'),
+    STEREO_LINE + '--divergence nan': (2, 'divergence'),
+    STEREO_LINE + '--convergence 2': (2, 'convergence'),
+    STEREO_LINE + '--inner-dilation -1': (2, 'inner dilation'),
+    STEREO_LINE + '--quality 0': (2, 'quality'),
+    STEREO_LINE + '-o old.tiff': (2, 'old.tiff'),
+    'old.png -o old.png': (2, 'the photo itself'),
+    'nowhere.png -o old.png': (1, 'nowhere.png'),
+    'text.png -o old.png': (1, 'text.png'),
+    'photos -o old.png': (1, 'photos'),
+    STEREO_LINE + '-o file/pair.png': (1, 'file'),
+    'photos/eval/3.png -o old.png --checkpoint-file nowhere.pth': (1, 'nowhere.pth'),
+    'photos/eval/3.png -o old.png --checkpoint-file text.pth': (1, 'text.pth'),
+    'photos/eval/3.png -o old.png --checkpoint-file photos': (1, 'photos'),
+    'photos/eval/3.png -o old.png --depth-file text.png': (1, 'text.png'),
+}
+
+
+@pytest.mark.parametrize('program, line, status, says', [
+    (program, line, *answer) for program, table in (('inpaint_create_training_data', BAD_RECORDS), ('inpaint_stereo', BAD_STEREO)) for line, answer in table.items()])
+def test_bad_line(monkeypatch, capsys, workshop, program, line, status, says):
+    "One line on standard error, and not a file made or changed."
+    before = files(workshop)
+    given, error = typed(monkeypatch, capsys, workshop, program, line.split())
+    assert given == status, error
+    assert error.startswith('error: ') and error.count('\n') == 1 and says in error, error
+    assert files(workshop) == before
+
+
+def test_gpu_that_is_not_there(monkeypatch, capsys, workshop):
+    "Refused where there are GPUs; without any the CPU does the work, and says so."
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    status, error = typed(monkeypatch, capsys, workshop, 'inpaint_stereo', [*STEREO_LINE.split(), '--gpu', '2'])
+    assert status == 2 and 'from 0 to 1' in error and error.count('\n') == 1
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
+    for gpu, said in (('2', 'no GPU found: computing on the CPU\n'), ('0', ''), ('-1', '')):
+        line = ['photos/eval/3.png', '-o', workshop.parent/f'pair{gpu}.png', '--gpu', gpu]
+        status, error = typed(monkeypatch, capsys, workshop, 'inpaint_stereo', [str(part) for part in line])
+        assert status == 0 and ''.join(part for part in error.splitlines(keepends=True) if 'GPU' in part) == said
+
+
+@pytest.mark.parametrize('line, status', [('photos/eval/3.png', 2), (STEREO_LINE + '--quality 0', 2), ('nowhere.png -o out', 1)])
+def test_several_processes(monkeypatch, capsys, workshop, line, status):
+    "A bad command line is told once; a failure at work by each process that fails, with its number."
+    for rank, speaks in (('0', True), ('1', status == 1)):
+        monkeypatch.setenv('RANK', rank)
+        given, error = typed(monkeypatch, capsys, workshop, 'inpaint_stereo', line.split())
+        assert given == status and error.count('\n') == speaks
+        assert ('process 1' in error) == (rank == '1' and speaks)
+
+
+def test_full_disk(monkeypatch, capsys, workshop):
+    def fail(*_): raise OSError(errno.ENOSPC, 'No space left on device', 'records')
+    monkeypatch.setattr('inpaint_nb.datasets.write_record', fail)
+    status, error = typed(monkeypatch, capsys, workshop, 'inpaint_create_training_data', RECORDS_LINE.replace('-o out', '-o ../full').split())
+    assert status == 1 and error.splitlines()[-1] == 'error: records: No space left on device; make room and run the command again'
+
+
 # --- stopping
+
+@pytest.mark.parametrize('program', PROGRAMS)
+def test_interrupted_at_once(monkeypatch, capsys, tmp_path, program):
+    "Ctrl-C while a command line is still being understood."
+    def stop(*_): raise KeyboardInterrupt
+    monkeypatch.setattr(cli, 'room_parameters', stop)
+    status, error = typed(monkeypatch, capsys, tmp_path, program, [])
+    assert status == 130 and error.startswith('interrupted: ') and error.count('\n') == 1
+
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path, records, number):

@@ -53,8 +53,8 @@ def distributions(option: str) -> set[str]:
 
 def test_requires_what_it_imports_and_nothing_else():
     code = [path.read_text(encoding='utf-8') for path in (ROOT/'inpaint_nb').glob('*.py')]
-    ahead = {'lpips', 'decord', 'schedulefree'}  # the first for its weights, the others for video and schedule-free training, which come next
-    needed = distributions('requirements') - ahead
+    unseen = {'lpips', 'tensorboard', 'decord'}  # for its weights; by torch.utils.tensorboard; for video, which comes next
+    needed = distributions('requirements') - unseen
     assert imported(*code) - {'ipython'} == needed  # IPython comes with ipywidgets
 
 

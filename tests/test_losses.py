@@ -1,5 +1,11 @@
-"Numbers of the reference, LPIPS without its weights, and measures against other implementations."
+"Numbers of the reference, weights that are there, missing or wrong, and measures against other implementations."
 import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -9,8 +15,11 @@ import torch
 import torch.nn.functional as F
 
 from inpaint_nb import losses
-from inpaint_nb.losses import (L1, LOSSES, LPIPS, VGG_FILE, ClampLoss, DCTLoss, MaskedL1, Turned, WithLPIPS, create_loss,
-                               diff_augment, hole_psnr, hole_ssim, rotate, ssim_map, translate)
+from inpaint_nb.losses import (DINO_URL, L1, LOSSES, LPIPS, VGG_URL, ClampLoss, DCTLoss, DINOv2, MaskedL1, TemporalGradient,
+                               TemporalSmoothing, Turned, Weighted, WithLPIPS, answers, create_loss, diff_augment, hole_psnr,
+                               hole_ssim, is_temporal, load_dinov2, load_lpips, plain_losses, rotate, ssim_map, translate)
+
+VGG_FILE, DINO_FILE = [Path(url).name for url in (VGG_URL, DINO_URL)]
 
 GOLDEN = Path(__file__).parents[2] / 'shared' / 'reference' / 'golden'
 needs_golden = pytest.mark.skipif(not (GOLDEN / 'losses.npz').exists(), reason=f'no golden numbers at {GOLDEN}')
@@ -74,6 +83,56 @@ def test_one_channel_dct_and_clamped_l1(golden):
 
 
 @needs_golden
+def test_temporal_terms(golden):
+    "The reference smooths over colours, dimension 1: ours does it on a clip whose dimensions are swapped."
+    pred, target = tensor(golden, 'xs'), tensor(golden, 'ys')
+    smoothing = TemporalSmoothing()
+    assert abs(TemporalGradient()(pred, target).item() - golden['temporal_gradient']) < 3e-6
+    assert abs(smoothing(pred).item() - golden['temporal_smoothing_over_frames']) < 3e-6
+    assert abs(smoothing(pred.transpose(0, 1)).item() - golden['temporal_smoothing_as_written']) < 3e-6
+
+
+@needs_golden
+@pytest.mark.parametrize('key, pair', [('temporal_l1lpips', 'xs ys'), ('temporal_l1dctlpips', 'xq yq')])
+def test_temporal_compositions(golden, monkeypatch, key, pair):
+    "With the smoothing over time taken out and that over colours put in."
+    monkeypatch.setattr(losses, 'load_lpips', lambda weights: LPIPS())
+    base, smoothing = create_loss(key).base, TemporalSmoothing()
+    def as_written(pred, target): return base(pred, target) + 0.01 * (smoothing(pred.transpose(0, 1)) - smoothing(pred))
+    same(as_written, [tensor(golden, name) for name in pair.split()], golden[f'criterion_{key}_without_lpips'],
+         golden[f'criterion_{key}_without_lpips|grad_l2'])
+
+
+@pytest.mark.parametrize('frames', [1, 2])
+def test_clips_too_short_for_a_term_are_no_nan(frames):
+    target = torch.rand(frames, 3, 32, 32)
+    pred = (target + 0.1).requires_grad_()
+    loss = create_loss('temporal_l1dct')(pred, target)
+    loss.backward()
+    assert loss.isfinite() and pred.grad.isfinite().all() and pred.grad.abs().max() > 0
+    assert TemporalSmoothing()(pred) == 0
+    if frames == 1: assert TemporalGradient()(pred, target) == 0
+
+
+def test_flicker_costs_in_time_only():
+    grey = torch.tensor([0.2, 0.6, 0.2, 0.6, 0.2]).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+    assert TemporalSmoothing()(grey.transpose(0, 1)) == 0 and abs(TemporalSmoothing()(grey).item() - 0.64) < 1e-6
+    ramp = torch.linspace(0, 1, 5).view(-1, 1, 1, 1) * torch.rand(1, 3, 4, 4)
+    assert TemporalSmoothing()(ramp) < 1e-12
+
+
+def test_temporal_by_name_and_by_itself(monkeypatch):
+    monkeypatch.setattr(losses, 'load_lpips', lambda weights: LPIPS())
+    monkeypatch.setattr(losses, 'load_dinov2', L1)
+    for name in LOSSES:
+        loss = create_loss(name)
+        assert loss.temporal == is_temporal(name), name
+        assert loss.train() is loss and loss.eval() is loss
+    assert Weighted((1, torch.nn.L1Loss()), (1, ClampLoss(TemporalGradient()))).temporal
+    assert not Weighted((1, torch.nn.L1Loss())).temporal
+
+
+@needs_golden
 @pytest.mark.parametrize('angle', ['0', '7.5', '-15', '45'])
 def test_rotate(golden, angle):
     image, angles = tensor(golden, 'aug|x'), torch.tensor([float(angle)])
@@ -113,31 +172,63 @@ def test_lpips(golden, lpips, side):
     if side == 64: assert (lpips.per_stage(*pair) - tensor(golden, 'lpips|64|per_layer')).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize('name', ['l1lpips', 'l1dctlpips'])
-def test_lpips_without_weights_says_what_to_do(tmp_path, monkeypatch, name):
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    "An empty cache of torch.hub (in `tmp_path`), no network."
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     monkeypatch.setattr(losses, 'VGG_URL', f'http://127.0.0.1:9/{VGG_FILE}')
+    monkeypatch.setattr(losses, 'DINO_URL', f'http://127.0.0.1:9/{DINO_FILE}')
+    (tmp_path / 'checkpoints').mkdir()
+    yield tmp_path / 'checkpoints'
+    shutil.rmtree(tmp_path)  # pytest would keep hundreds of MB
+
+
+@pytest.mark.parametrize('name', [name for name in LOSSES if name not in plain_losses()])
+def test_without_weights_it_says_what_to_do(empty, name):
     with pytest.raises(FileNotFoundError) as error: create_loss(name)
     text = str(error.value)
-    assert str(tmp_path / 'checkpoints' / VGG_FILE) in text and 'missing' in text and '\n' not in text
-    assert text.endswith('choose a --loss that needs no weights: l1, masked_l1, dct, l1dct')
+    assert str(empty / (VGG_FILE if 'lpips' in name else DINO_FILE)) in text and 'missing' in text and '\n' not in text
+    assert ('--lpips-weights FILE' in text) == ('lpips' in name)
+    assert text.endswith('choose a --loss that needs no weights: l1, masked_l1, dct, l1dct, temporal_l1dct')
+    assert not list(empty.iterdir())
 
 
-def test_lpips_with_damaged_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    (tmp_path / 'checkpoints').mkdir()
-    (tmp_path / 'checkpoints' / VGG_FILE).write_bytes(b'cut off')
-    with pytest.raises(FileNotFoundError, match='is damaged'): create_loss('l1lpips')
+@pytest.mark.parametrize('name, file', [('l1lpips', VGG_FILE), ('l1dinov2', DINO_FILE)])
+def test_with_damaged_weights(empty, name, file):
+    (empty / file).write_bytes(b'cut off')
+    with pytest.raises(FileNotFoundError, match='is damaged'): create_loss(name)
+    torch.save([1, 2], empty / file)
+    with pytest.raises(FileNotFoundError, match='is damaged'): create_loss(name)
+    torch.save({'other': torch.ones(1)}, empty / file)
+    with pytest.raises(ValueError, match=f'{file} does not hold'): create_loss(name)
 
 
-def test_lpips_from_the_cache(tmp_path, monkeypatch):
-    pytest.importorskip('lpips')
+def test_a_silent_server_is_left_soon(monkeypatch):
+    monkeypatch.setattr(losses, 'PATIENCE', 0.3)
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        start = time.perf_counter()
+        assert not answers(f'http://127.0.0.1:{server.getsockname()[1]}/file.pth')
+        assert time.perf_counter() - start < 3
+    assert answers(Path(__file__).as_uri())
+
+
+def test_torch_home_is_where_one_looks(tmp_path):
+    code = ('from inpaint_nb import losses; import sys; assert not {"timm", "lpips"} & set(sys.modules)\n'
+            'losses.VGG_URL = "http://127.0.0.1:9/vgg.pth"\n'
+            'try: losses.create_loss("l1lpips")\n'
+            'except FileNotFoundError as error: print(error)')
+    environment = os.environ | {'TORCH_HOME': str(tmp_path)}
+    done = subprocess.run([sys.executable, '-c', code], env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    assert f'{tmp_path / "hub" / "checkpoints" / "vgg.pth"} is missing' in done.stdout
+
+
+def in_torchvision(source): return {f'features.{name}': value for name, value in source.net.state_dict().items()}
+
+
+def test_lpips_from_the_cache(empty):
     source = LPIPS()
     for weight in source.net.parameters(): weight.normal_(std=0.02)
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    (tmp_path / 'checkpoints').mkdir()
-    torch.save({f'features.{k}': v for k, v in source.net.state_dict().items()} | {'classifier.0.bias': torch.zeros(3)},
-               tmp_path / 'checkpoints' / VGG_FILE)
+    torch.save(in_torchvision(source) | {'classifier.0.bias': torch.zeros(3)}, empty / VGG_FILE)
     loss = create_loss('l1dctlpips')
     assert loss.diff_aug and all(not p.requires_grad for p in loss.parameters())
     assert all((head >= 0).all() and head.std() > 0 for head in loss.lpips.heads)
@@ -146,7 +237,130 @@ def test_lpips_from_the_cache(tmp_path, monkeypatch):
                - 0.2 * loss.lpips(F.pad(a, (4, 4, 0, 0), 'reflect'), F.pad(b, (4, 4, 0, 0), 'reflect')).item()) < 1e-6
 
 
-@pytest.mark.parametrize('name', [name for name in LOSSES if 'lpips' not in name])
+@pytest.fixture(scope='module')
+def package():
+    "The package's own LPIPS, with its heads and a network that knows nothing."
+    lpips = pytest.importorskip('lpips')
+    torch.manual_seed(0)
+    return lpips.LPIPS(net='vgg', pnet_rand=True, verbose=False)
+
+
+@pytest.fixture(scope='module')
+def theirs(package):
+    "A pair, its distance by the package, and the package's state."
+    pair = torch.rand(2, 2, 3, 64, 48)
+    with torch.no_grad(): return *pair, package(*pair, normalize=True).mean(), package.state_dict()
+
+
+def split(state):
+    "VGG16 as torchvision names it, and the heads."
+    vgg = {f'features.{name.split(".", 2)[2]}': value for name, value in state.items() if name.startswith('net.')}
+    return vgg, {name: value for name, value in state.items() if name.startswith('lin')}
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('form', ['package', 'torchvision', 'float16', 'both forms', 'heads lin', 'heads lins'])
+def test_lpips_weights_in_each_form(empty, tmp_path, theirs, form):
+    "What the file lacks comes from the package and from the cache; the distance is that of the package with the same weights."
+    a, b, distance, state = theirs
+    vgg, heads = split(state)
+    if form.startswith('heads'): torch.save(vgg, empty / VGG_FILE)
+    content = {'package': state, 'torchvision': vgg, 'float16': {name: value.half() for name, value in state.items()}, 'both forms': vgg | heads,
+               'heads lin': {name: 3 * value for name, value in heads.items() if not name.startswith('lins')},
+               'heads lins': {name: 3 * value for name, value in heads.items() if name.startswith('lins')}}[form]
+    torch.save(content, tmp_path / 'mine.pth')
+    loss = create_loss('l1lpips', tmp_path / 'mine.pth')
+    assert all(value.dtype == torch.float32 for value in loss.state_dict().values())
+    ours = loss.lpips(a, b) / (3 if form.startswith('heads') else 1)
+    assert abs(ours / distance - 1) < (1e-2 if form == 'float16' else 1e-4)
+    assert abs(loss(a, b) - ClampLoss(L1())(a, b) - 0.4 * loss.lpips(a, b)) < 1e-6
+
+
+class Code:
+    def __reduce__(self): return print, ('this ran',)
+
+
+def test_bad_lpips_weights_are_refused_in_one_line(empty, tmp_path, theirs, capsys):
+    file = tmp_path / 'mine.pth'
+    def refused(kind, words):
+        with pytest.raises(kind) as error: load_lpips(file)
+        assert words in str(error.value) and str(file) in str(error.value) and '\n' not in str(error.value)
+    refused(FileNotFoundError, 'no file of weights')
+    file.write_text('no weights')
+    refused(ValueError, 'not a file of weights')
+    torch.save({'features.0.weight': Code()}, file)
+    refused(ValueError, 'could run code')
+    assert 'this ran' not in capsys.readouterr().out
+    torch.save(torch.ones(3), file)
+    refused(ValueError, 'but a Tensor')
+    vgg, heads = split(theirs[3])
+    for content, words in (({'x': torch.ones(1)}, 'holds neither VGG16'), (vgg | {'features.28.bias': torch.ones(3)}, 'net.28.bias is of shape (3,) instead of (512,)'),
+                           ({name: value for name, value in vgg.items() if '.10.' not in name}, 'net.10.weight is missing'),
+                           ({'lin0.model.1.weight': heads['lin0.model.1.weight']}, 'heads.1 is missing'),
+                           ({name: value[:, :9] for name, value in heads.items()}, 'heads.0 is of shape (9,) instead of (64,)')):
+        torch.save(content, file)
+        refused(ValueError, words)
+    file.unlink()
+    file.mkdir()
+    refused(FileNotFoundError, 'no file of weights')
+
+
+def test_lpips_weights_for_nothing():
+    with pytest.raises(ValueError, match='vgg.pth is of no use, because loss l1dct has no LPIPS'): create_loss('l1dct', 'vgg.pth')
+
+
+def test_losses_can_be_added(monkeypatch):
+    monkeypatch.setitem(LOSSES, 'l2', torch.nn.MSELoss)
+    monkeypatch.setitem(LOSSES, 'with_file', lambda lpips_weights=None: (L1(), lpips_weights))
+    assert isinstance(create_loss('l2'), torch.nn.MSELoss)
+    assert create_loss('with_file', 'a')[1] == 'a' and create_loss('with_file')[1] is None
+
+
+@pytest.fixture
+def dino(empty):
+    "A network that knows nothing, in the layout of its authors, read as the real one would be."
+    torch.manual_seed(1)
+    net = DINOv2().net
+    for weight in net.parameters(): weight.normal_(std=0.05) if weight.ndim > 1 else weight.uniform_(0.2, 1)
+    state = net.state_dict()
+    first = torch.randn(1, 1, 384)  # the place of the class token, which timm adds to the token itself
+    state['register_tokens'], state['mask_token'] = state.pop('reg_token'), torch.zeros(1, 384)
+    state['cls_token'], state['pos_embed'] = state['cls_token'] - first, torch.cat([first, state['pos_embed']], 1)
+    torch.save(state, empty / DINO_FILE)
+    return net, load_dinov2()
+
+
+def test_dinov2(dino):
+    net, loss = dino
+    for name, value in net.state_dict().items(): assert torch.allclose(loss.net.state_dict()[name], value, atol=1e-6), name
+    assert loss.diff_aug and not any(weight.requires_grad for weight in loss.parameters())
+    target, noise = torch.rand(2, 3, 50, 56), torch.randn(2, 3, 50, 56)
+    small, large = [(target + size * noise).requires_grad_() for size in (0.02, 0.2)]
+    assert loss(target, target).abs() < 1e-5 and 1e-5 < loss(small, target) < loss(large, target)
+    assert loss.per_patch(small, target).shape == (4, 2, 4 * 4)
+    truth = target.clone().requires_grad_()
+    loss(large, truth).backward()
+    assert large.grad.isfinite().all() and (large.grad != 0).any((0, 1)).all() and truth.grad is None
+
+
+def test_dinov2_by_hand(dino):
+    "Its own loop over the blocks, without the help of timm's forward_intermediates."
+    net, loss = dino
+    def features(x):
+        mean, std = [torch.tensor(v).view(3, 1, 1) for v in (net.pretrained_cfg['mean'], net.pretrained_cfg['std'])]
+        x, found = net._pos_embed(net.patch_embed((x - mean) / std)), []
+        for block in net.blocks:
+            x = block(x)
+            found.append(net.norm(x)[:, 5:])
+        return [found[i] for i in (2, 5, 8, 11)]
+    a, b = torch.rand(2, 1, 3, 56, 70)
+    slow = sum(1 - F.cosine_similarity(p, t, dim=-1).mean() for p, t in zip(features(a), features(b))) / 4
+    assert abs(loss(a, b) - slow) < 1e-5
+    both = create_loss('l1dinov2')
+    assert both.diff_aug and abs(both(a, b) - create_loss('l1')(a, b) - 0.1 * slow) < 1e-5
+
+
+@pytest.mark.parametrize('name', [name for name in plain_losses() if not is_temporal(name)])
 def test_every_loss_is_zero_for_the_truth_and_pulls_towards_it(name):
     torch.manual_seed(0)
     loss, target, mask = create_loss(name), torch.rand(2, 3, 64, 64), torch.ones(2, 1, 64, 64)

@@ -9,7 +9,7 @@ from PIL import Image
 from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
 from inpaint_nb.models import create_model, load_model
 from inpaint_nb.scenes import random_scene
-from inpaint_nb.stereo import (PACKINGS, StereoViews, half_side_by_side, hole_to_fill, inpaint_view, make_stereo,
+from inpaint_nb.stereo import (PACKINGS, StereoViews, choose_device, half_side_by_side, hole_to_fill, inpaint_view, make_stereo,
                                read_picture, repeat_background, save_picture, side_by_side, stereo_photo, tiles_to_fill)
 from inpaint_nb.warp import forward_warp
 
@@ -247,12 +247,22 @@ def test_hostile_input(tmp_path, photo):
 
 
 @needs_checkpoint
-def test_reference_checkpoint_fills_a_photo(tmp_path, photo):
-    with_network, mask = stereo_photo(photo, tmp_path / 'network', CHECKPOINT, divergence=8, format='full_sbs,mask', progress=False)
+@pytest.mark.parametrize('name', ['light_inpaint_v1', 'light_video_inpaint_v1'])
+def test_reference_checkpoint_fills_a_photo(tmp_path, photo, name):
+    "A video model takes a photo for a clip of one frame."
+    checkpoint = CHECKPOINT.with_name(f'inpaint.{name}.pth')
+    with_network, mask = stereo_photo(photo, tmp_path / 'network', checkpoint, divergence=8, format='full_sbs,mask', progress=False)
     repeated, = stereo_photo(photo, tmp_path / 'repeated', divergence=8, progress=False)
     with_network, repeated, mask = (np.asarray(Image.open(file)) for file in (with_network, repeated, mask))
     assert (with_network[mask > 0] != repeated[mask > 0]).any()
     assert np.array_equal(with_network[mask == 0], repeated[mask == 0])
-    video = CHECKPOINT.with_name('inpaint.light_video_inpaint_v1.pth')
-    if video.exists():
-        with pytest.raises(ValueError, match='light_video_inpaint_v1'): stereo_photo(photo, tmp_path / 'b.png', video, progress=False)
+
+
+# --- a GPU that is not there ------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('gpu, found, device', [(-1, 0, 'cpu'), (-1, 2, 'cpu'), (0, 0, 'cpu'), (5, 0, 'cpu'), (0, 1, 'cuda:0'), (1, 2, 'cuda:1'), (1, 1, None), (5, 2, None)])
+def test_choose_device(monkeypatch, gpu, found, device):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: found)
+    if device: assert choose_device(gpu) == torch.device(device)
+    else:
+        with pytest.raises(ValueError, match=f'from 0 to {found - 1}, or -1'): choose_device(gpu)
