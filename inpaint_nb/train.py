@@ -109,7 +109,9 @@ def check(self: TrainConfig):
     if not self.learning_rate_decay_step or min(self.learning_rate_decay_step) < 1: refuse('learning_rate_decay_step', 'one or several numbers, each 1 or more')
     for name, known in (('loss', LOSSES), ('optimizer', OPTIMIZERS), ('scheduler', SCHEDULES), ('amp_float', AMP_FLOATS)):
         if getattr(self, name) not in (*known, *(() if name != 'loss' else (None,))): refuse(name, f'one of: {", ".join(known)}')
-    if full_name(self.arch) not in MODELS: refuse('arch', f'one of: {", ".join(MODELS)}')
+    if self.size <= 32: refuse('size', 'more than 32, because a rim of 16 pixels is not judged')
+    photo = [name for name, kind in MODELS.items() if kind.frames == 1]
+    if full_name(self.arch) not in photo: refuse('arch', f'one of: {", ".join(photo)}')
     if is_temporal(self.loss or DEFAULT_LOSS): refuse('loss', 'one that judges single pictures; the temporal losses compare the frames of a clip')
     if self.lpips_weights and 'lpips' not in (self.loss or DEFAULT_LOSS): refuse('lpips_weights', 'given with a loss that has lpips in its name')
     if 0 < torch.cuda.device_count() <= self.gpu: refuse('gpu', f'from 0 to {torch.cuda.device_count() - 1}, or -1 for the CPU')

@@ -343,8 +343,68 @@ BAD_STEREO = {
 }
 
 
+CHECKPOINT = 'inpaint.light_inpaint_v1.checkpoint.pth'
+
+class RunsCode:
+    "What a hostile file may hold: reading it would make a folder."
+    def __reduce__(self): return os.mkdir, ('hacked',)
+
+
+@pytest.fixture(scope='session')
+def damaged_runs(workshop, records, models) -> Path:
+    "Folders with a checkpoint each that cannot be resumed, and the same files under the names of what is wrong."
+    shutil.copytree(records, workshop/'records')
+    shutil.copytree(models, workshop/'run')
+    (workshop/'empty/train').mkdir(parents=True); (workshop/'empty/eval').mkdir()
+    whole = (models/CHECKPOINT).read_bytes()
+    entries = torch.load(models/CHECKPOINT, weights_only=True)
+    first = next(iter(entries['state_dict']))
+    changes = {'model': dict(name='inpaint.light_video_inpaint_v1'), 'code': dict(train_kwargs=RunsCode()),
+               'nan': dict(state_dict=entries['state_dict'] | {first: entries['state_dict'][first] * torch.nan}),
+               'lacking': dict(state_dict={name: value for name, value in entries['state_dict'].items() if name != first}),
+               'shape': dict(state_dict=entries['state_dict'] | {first: entries['state_dict'][first][None]}),
+               'optimizer': dict(optimizer_state_dict=[{'state': {}, 'param_groups': [{'params': [0]}]}]), 'networks': dict(optimizer_state_dict=[])}
+    for name in (*changes, 'cut', 'zeros', 'empty', 'text', 'bare'):
+        (workshop/f'runs/{name}').mkdir(parents=True)
+        path = workshop/f'runs/{name}'/CHECKPOINT
+        if name in changes: torch.save(entries | changes[name], path)
+        elif name == 'bare': torch.save({key: entries[key] for key in ('nunif_model', 'name', 'updated_at', 'kwargs', 'train_kwargs', 'state_dict')}, path)
+        else: path.write_bytes({'cut': whole[:len(whole) // 2], 'zeros': bytes(len(whole)), 'empty': b'', 'text': b'no checkpoint'}[name])
+    return workshop
+
+
+TRAIN_LINE = 'inpaint -i records --model-dir out --loss l1 --gpu -1 --num-workers 0 --size 64 --num-samples 4 --max-epoch 1 '
+BAD_TRAIN = {
+    'inpaint --model-dir out': (2, '--data-dir'),
+    'inpaint -i records': (2, '--model-dir'),
+    'other -i records': (2, "'other'"),
+    **{TRAIN_LINE + wrong: (2, wrong.split()[0]) for wrong in (
+        '--batch-size 0', '--batch-size two', '--backward-step 0', '--num-samples -1', '--max-epoch 0', '--size 0', '--size 32', '--optimizer adamx', '--scheduler linear',
+        '--learning-rate 0', '--learning-rate nan', '--learning-rate inf', '--learning-rate-cycles 0', '--learning-rate-decay-step 0', '--learning-rate-decay-step', '--learning-rate-decay 0',
+        '--weight-decay -1', '--adam-beta1 1', '--momentum 2', '--ema-decay 1.5', '--ema-step 0', '--eval-step 0', '--save-eval-step 0', '--amp-float int8', '--arch big',
+        '--num-workers -1', '--prefetch-factor 0', '--warmup-epoch -1', '--reset-state', '--loss l3', '--lpips-weights vgg.pth')},
+    TRAIN_LINE + '--loss temporal_l1dct': (2, 'single pictures'),
+    TRAIN_LINE + '--gpu 0 1': (2, 'unrecognized arguments: 1'),
+    TRAIN_LINE + '-i nowhere': (1, 'nowhere'),
+    TRAIN_LINE + '-i text.png': (1, 'text.png'),
+    TRAIN_LINE + '-i empty': (1, 'empty/train'),
+    TRAIN_LINE + '--size 256': (1, 'smaller than the crops of 256'),
+    TRAIN_LINE + '--model-dir file': (1, 'file'),
+    TRAIN_LINE + '--checkpoint-file nowhere.pth': (1, 'nowhere.pth'),
+    TRAIN_LINE + '--checkpoint-file records': (1, 'records'),
+    TRAIN_LINE + '--resume': (1, 'nothing to resume'),
+    TRAIN_LINE + '--loss l1lpips --lpips-weights nowhere.pth': (1, 'nowhere.pth'),
+    TRAIN_LINE + '--loss l1lpips --lpips-weights text.pth': (1, 'text.pth'),
+    TRAIN_LINE + '--model-dir run --resume --optimizer lion': (1, '--reset-state'),
+    **{TRAIN_LINE + f'--checkpoint-file runs/{name}/{CHECKPOINT}': (1, f'runs/{name}/') for name in ('model', 'code', 'nan', 'lacking', 'shape', 'cut', 'zeros', 'empty', 'text')},
+    **{TRAIN_LINE + f'--model-dir runs/{name} --resume': (1, f'runs/{name}/') for name in ('model', 'code', 'nan', 'lacking', 'shape', 'cut', 'zeros', 'empty', 'text', 'bare')},
+    **{TRAIN_LINE + f'--model-dir runs/{name} --resume': (1, '--reset-state') for name in ('optimizer', 'networks')},
+}
+
+
 @pytest.mark.parametrize('program, line, status, says', [
-    (program, line, *answer) for program, table in (('inpaint_create_training_data', BAD_RECORDS), ('inpaint_stereo', BAD_STEREO)) for line, answer in table.items()])
+    (program, line, *answer) for program, table in (('inpaint_create_training_data', BAD_RECORDS), ('inpaint_stereo', BAD_STEREO), ('inpaint_train', BAD_TRAIN)) for line, answer in table.items()])
+@pytest.mark.usefixtures('damaged_runs')
 def test_bad_line(monkeypatch, capsys, workshop, program, line, status, says):
     "One line on standard error, and not a file made or changed."
     before = files(workshop)
@@ -381,6 +441,30 @@ def test_full_disk(monkeypatch, capsys, workshop):
     monkeypatch.setattr('inpaint_nb.datasets.write_record', fail)
     status, error = typed(monkeypatch, capsys, workshop, 'inpaint_create_training_data', RECORDS_LINE.replace('-o out', '-o ../full').split())
     assert status == 1 and error.splitlines()[-1] == 'error: records: No space left on device; make room and run the command again'
+
+
+# --- the guides' way of training
+
+def test_sequence_of_the_guides(tmp_path, records, models):
+    "Train; stop; resume; three times schedule-free from the weights so far; from a model file, ours and the one before."
+    line = ['inpaint_train', 'inpaint', '-i', records, '--model-dir', tmp_path/'models', '--loss', 'l1', *TINY]
+    process = Running(*line, '--num-samples', 400)
+    while process.poll() is None and not (tmp_path/'models').exists(): time.sleep(0.05)
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait().returncode == 130
+    resumed = run(*line, '--resume')
+    assert resumed.returncode == 0 and 'Resumed in epoch 1 of 2' in resumed.stdout
+    for again in range(3):
+        free = run(*line, '--optimizer', 'adamw_schedulefree', '--resume', '--reset-state')
+        assert free.returncode == 0 and 'Kept: the weights after epoch 2.' in free.stdout
+    before = torch.load(tmp_path/'models'/CHECKPOINT, weights_only=True)
+    assert before['train_kwargs']['optimizer'] == 'adamw_schedulefree' and 'raw_state_dict' in before
+    still = ['--learning-rate', '1e-30', '--weight-decay', 0, '--optimizer', 'adamw_schedulefree', '--model-dir', tmp_path/'from_file', '--checkpoint-file']
+    for source in (tmp_path/'models/inpaint.light_inpaint_v1.pth', models/CHECKPOINT):
+        assert run(*line, *still, source).returncode == 0
+        (old, new) = [torch.load(path, weights_only=True)['state_dict'] for path in (source, tmp_path/'from_file/inpaint.light_inpaint_v1.pth')]
+        for name in old: torch.testing.assert_close(new[name], old[name])
 
 
 # --- stopping

@@ -1,38 +1,60 @@
 "Numbers and files of the reference, and checkpoints under adverse conditions."
 import errno
+import io
 import os
+import pickle
+import re
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from inpaint_nb.models import create_model, load_model, read_checkpoint, save_model, write_whole
+from inpaint_nb.models import (MODELS, LightVideoInpaintV1, create_model, frame_windows, load_model, matching_weights,
+                               save_model, write_whole)
 
 REFERENCE = Path(__file__).parents[2] / 'shared' / 'reference'
 GOLDEN = REFERENCE / 'golden' / 'model_light_inpaint_v1.npz'
 CHECKPOINT = REFERENCE / 'checkpoints' / 'inpaint.light_inpaint_v1.pth'
+VIDEO_GOLDEN = GOLDEN.with_name('model_light_video_inpaint_v1.npz')
+VIDEO_CHECKPOINT = CHECKPOINT.with_name('inpaint.light_video_inpaint_v1.pth')
+needs_video_golden = pytest.mark.skipif(not VIDEO_GOLDEN.exists(), reason=f'no golden numbers at {VIDEO_GOLDEN}')
+needs_video_checkpoint = pytest.mark.skipif(not VIDEO_CHECKPOINT.exists(), reason=f'no reference checkpoint at {VIDEO_CHECKPOINT}')
 needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason=f'no golden numbers at {GOLDEN}')
 needs_checkpoint = pytest.mark.skipif(not CHECKPOINT.exists(), reason=f'no reference checkpoint at {CHECKPOINT}')
 
 
-@pytest.fixture(scope='module')
-def golden():
-    with np.load(GOLDEN) as file: return {k: file[k] for k in file.files}
+def read_golden(path):
+    with np.load(path) as file: return {k: file[k] for k in file.files}
 
 
-@pytest.fixture(scope='module')
-def model():
+def recipe_model(name, golden):
     "With the recipe's weights."
     sys.path.insert(0, str(GOLDEN.parent))
     try: from recipe import build
     finally: sys.path.pop(0)
-    model = create_model('light_inpaint_v1')
+    model = create_model(name)
     shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    with np.load(GOLDEN) as file: norms = set(file['norm_weight_names'].tolist())
-    model.load_state_dict({k: torch.from_numpy(v) for k, v in build(shapes, norms).items()})
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in build(shapes, set(golden['norm_weight_names'].tolist())).items()})
     return model
+
+
+@pytest.fixture(scope='module')
+def golden(): return read_golden(GOLDEN)
+
+
+@pytest.fixture(scope='module')
+def video_golden(): return read_golden(VIDEO_GOLDEN)
+
+
+@pytest.fixture(scope='module')
+def model(golden): return recipe_model('light_inpaint_v1', golden)
+
+
+@pytest.fixture(scope='module')
+def video_model(video_golden): return recipe_model('light_video_inpaint_v1', video_golden)
 
 
 def tensor(golden, key): return torch.from_numpy(golden[key]).float()
@@ -58,22 +80,96 @@ def test_outputs(golden, model, case):
         assert (model.train()(x, soft) - tensor(golden, f'{case}|train_out')).abs().max() < 1e-5
 
 
-@needs_golden
-def test_gradients(golden, model):
+def check_gradients(golden, model, whole):
     x, soft = model.preprocess(tensor(golden, 'A|x'), tensor(golden, 'A|mask'))
     model.train().zero_grad()
     out = model(x.requires_grad_(), soft)
     weight = np.random.RandomState(777).standard_normal(tuple(out.shape)).astype(np.float32)
     (out * torch.from_numpy(weight)).sum().backward()
     grads = {k: p.grad for k, p in model.named_parameters()}
+    assert sorted(grads) == sorted(golden['A|grad|names'].tolist())
     for name, norm, total in zip(golden['A|grad|names'], golden['A|grad|l2'], golden['A|grad|sum']):
         assert abs(grads[name].norm().item() - norm) < 5e-5 * norm, name
         assert abs(grads[name].sum().item() - total) < 1e-4 * norm * grads[name].numel() ** 0.5, name
-    assert abs(x.grad.norm().item() / golden['A|grad|input_l2'] - 1) < 1e-5
-    assert (x.grad[..., -24:, -24:] - tensor(golden, 'A|grad|input_crop_bottom_right')).abs().max() < 1e-4
-    for name in ('mask_bias', 'to_image.1.bias', 'patch.0.bias'):
+    assert abs(x.grad.double().norm().item() / golden['A|grad|input_l2'] - 1) < 1e-5
+    crop = tensor(golden, 'A|grad|input_crop_bottom_right')
+    assert (x.grad[:len(crop), ..., -24:, -24:] - crop).abs().max() < 1e-4
+    for name in whole:
         expected = tensor(golden, f'A|grad|full|{name}')
         assert (grads[name] - expected).abs().max() < 1e-5 * expected.abs().max(), name
+
+
+@needs_golden
+def test_gradients(golden, model): check_gradients(golden, model, ('mask_bias', 'to_image.1.bias', 'patch.0.bias'))
+
+
+@needs_video_golden
+def test_video_gradients(video_golden, video_model):
+    check_gradients(video_golden, video_model, ('mask_bias', 'to_image.bias', 'patch.bias'))
+
+
+@needs_video_golden
+@pytest.mark.parametrize('few', [12, 5, 2, 1])
+def test_video_outputs(video_golden, video_model, few):
+    image, mask = tensor(video_golden, 'A|x'), tensor(video_golden, 'A|mask')
+    x, soft = video_model.eval().preprocess(image, mask)
+    assert (soft - tensor(video_golden, 'A|pre_mask')).abs().max() < 1e-6
+    whole = tensor(video_golden, 'A|eval_out_skip_i2i_offset')
+    with torch.no_grad():
+        assert (video_model(x, soft, skip_i2i_offset=True, micro_batch_size=few) - whole).abs().max() < 1e-5
+        assert (video_model(x, soft, micro_batch_size=few) - whole[..., 16:-16, 16:-16]).abs().max() < 1e-5
+        assert (video_model.infer(image, mask, micro_batch_size=few) - whole).abs().max() < 1e-5
+        out = video_model.train()(x, soft, micro_batch_size=few)
+    assert (out - tensor(video_golden, 'A|train_out')).abs().max() < 1e-5
+
+
+@needs_video_golden
+def test_short_clip_like_the_reference(video_golden, video_model):
+    out = video_model.eval().infer(tensor(video_golden, 'A|x')[:5], tensor(video_golden, 'A|mask')[:5])
+    assert (out[..., ::4, ::4] - tensor(video_golden, 'A|infer_first5_out')).abs().max() < 1e-5
+
+
+@needs_video_golden
+def test_video_activations(video_golden, video_model):
+    seen = {}
+    def listen(name): return lambda module, args, out: seen.__setitem__(name, out.permute(0, 3, 1, 2))
+    names = ['enc1', 'enc2.0', 'enc2.1', 'enc2.2']
+    hooks = [video_model.get_submodule(name).register_forward_hook(listen(name)) for name in names]
+    x, soft = video_model.preprocess(tensor(video_golden, 'A|x'), tensor(video_golden, 'A|mask'))
+    with torch.no_grad(): video_model(x, soft)
+    for hook in hooks: hook.remove()
+    for name in names:
+        expected = tensor(video_golden, f'A|act|{name}|crop')
+        assert (seen[name][:2, :3, :6, :6] - expected).abs().max() < 1e-5 * max(1, expected.abs().max()), name
+
+
+def table(name):
+    "Shapes of a model's weights, from the reference's description."
+    lines = (REFERENCE / 'state_dicts.md').read_text().split(f'## `{name}`\n')[1].split('\n## ')[0].splitlines()
+    rows = [re.match(r'\| `(\S+)` \| \(([\d, ]*)\) \|', line) for line in lines]
+    return {row[1]: tuple(int(n) for n in row[2].split(',') if n.strip()) for row in rows if row}
+
+
+@pytest.mark.skipif(not (REFERENCE / 'state_dicts.md').exists(), reason='no description of the reference')
+@pytest.mark.parametrize('name, count', [('inpaint.light_inpaint_v1', 2_259_888), ('inpaint.light_video_inpaint_v1', 2_311_528),
+                                         ('inpaint.light_video_inpaint_v1_medium', 4_580_392),
+                                         ('inpaint.light_video_inpaint_v1_large', 10_103_848)])
+def test_state_dict_key_by_key(name, count):
+    model = create_model(name)
+    assert {k: tuple(v.shape) for k, v in model.state_dict().items()} == table(name)
+    assert list(model.state_dict()) == list(table(name))
+    assert sum(p.numel() for p in model.parameters()) == count
+    sizes = {'': (96, 1), '_medium': (128, 2), '_large': (192, 2)}
+    if 'video' in name: assert model.kwargs == dict(zip(('base_dim', 'lv2_mlp_ratio'), sizes[name.removeprefix('inpaint.light_video_inpaint_v1')]))
+
+
+@needs_video_golden
+@needs_video_checkpoint
+def test_reference_video_checkpoint_loads_and_fills(video_golden):
+    model, meta = load_model(VIDEO_CHECKPOINT, name='light_video_inpaint_v1_small')
+    assert meta['kwargs'] == model.kwargs == {'base_dim': 96, 'lv2_mlp_ratio': 1} and model.frames == 12
+    out = model.infer(tensor(video_golden, 'A|x'), tensor(video_golden, 'A|mask'))
+    assert (out - tensor(video_golden, 'A|eval_out_skip_i2i_offset')).abs().max() < 1e-5
 
 
 @needs_golden
@@ -97,10 +193,12 @@ def test_reference_checkpoint_loads_and_fills(golden):
 
 
 @needs_checkpoint
-def test_saved_file_is_like_the_reference(tmp_path):
-    model, _ = load_model(CHECKPOINT)
+@needs_video_checkpoint
+@pytest.mark.parametrize('checkpoint', [CHECKPOINT, VIDEO_CHECKPOINT], ids=['photo', 'video'])
+def test_saved_file_is_like_the_reference(tmp_path, checkpoint):
+    model, _ = load_model(checkpoint)
     save_model(model.to(memory_format=torch.channels_last), tmp_path / 'ours.pth')
-    ours, theirs = [torch.load(p, weights_only=True) for p in (tmp_path / 'ours.pth', CHECKPOINT)]
+    ours, theirs = [torch.load(p, weights_only=True) for p in (tmp_path / 'ours.pth', checkpoint)]
     assert list(ours) == list(theirs)
     assert {k: type(v) for k, v in ours.items()} == {k: type(v) for k, v in theirs.items()}
     assert all(ours[k] == theirs[k] for k in ('nunif_model', 'name', 'kwargs', 'train_kwargs'))
@@ -112,10 +210,9 @@ def test_saved_file_is_like_the_reference(tmp_path):
 
 
 def test_other_reference_model_is_named():
-    video = CHECKPOINT.with_name('inpaint.light_video_inpaint_v1.pth')
-    if not video.exists(): pytest.skip(f'no reference checkpoint at {video}')
+    if not VIDEO_CHECKPOINT.exists(): pytest.skip(f'no reference checkpoint at {VIDEO_CHECKPOINT}')
     with pytest.raises(ValueError, match='holds the model inpaint.light_video_inpaint_v1') as error:
-        load_model(video, name='light_inpaint_v1')
+        load_model(VIDEO_CHECKPOINT, name='light_inpaint_v1')
     assert 'inpaint.light_inpaint_v1' in str(error.value) and '\n' not in str(error.value)
 
 
@@ -159,28 +256,239 @@ def test_nothing_is_written_that_would_not_load(tmp_path):
 
 
 @pytest.mark.parametrize('size', [(64, 64), (63, 65), (128, 100), (97, 193), (40, 256)])
-def test_part_equals_whole(size):
+@pytest.mark.parametrize('name, options', [('light_inpaint_v1', {}), ('light_video_inpaint_v1', {'base_dim': 16})])
+def test_part_equals_whole(size, name, options):
     torch.manual_seed(0)
-    model = create_model('light_inpaint_v1').train()
-    torch.nn.init.normal_(model.to_image[1].weight, std=0.02)
-    inputs = torch.rand(1, 3, *size), torch.rand(1, 1, *size)
+    model = create_model(name, **options).train()
+    for weight in model.to_image.parameters(): torch.nn.init.normal_(weight, std=0.02)
+    inputs = torch.rand(model.frames, 3, *size), torch.rand(model.frames, 1, *size)
     with torch.no_grad():
         part, whole = model(*inputs), model(*inputs, skip_i2i_offset=True)
     assert part.shape[2:] == (size[0] - 32, size[1] - 32)
     assert (part - whole[..., 16:-16, 16:-16]).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize('content', [b'', b'text, not weights', b'PK\x03\x04 broken archive', b'\x80\x02}q\x00.'])
+@pytest.mark.parametrize('frames', [1, 2, 5, 11, 12, 13, 20, 21, 22, 40, 100])
+@pytest.mark.parametrize('overlap', [0, 1, 3, 6])
+def test_windows_cover_a_clip(frames, overlap):
+    windows, share = frame_windows(frames, overlap=overlap), torch.zeros(frames)
+    for number, (start, part) in enumerate(windows):
+        at = torch.arange(start, start + 12)
+        inside = (at >= 0) & (at < frames)
+        assert part[~inside].sum() == 0 and part.min() >= 0 and part.max() <= 1
+        share[at[inside]] = share[at[inside]] * (1 - part[inside]) + part[inside]
+        assert inside.all() or frames < 12
+        if number: assert start > windows[number - 1].start
+    assert (share == 1).all()
+    assert [w.start for w in windows[:-1]] == [n * (12 - overlap) for n in range(len(windows) - 1)]
+    assert len(windows) <= max(1, -(-(frames - overlap) // (12 - overlap)))
+
+
+@pytest.mark.parametrize('frames, length, overlap', [(0, 12, 3), (-1, 12, 3), (20, 12, 7), (20, 12, -1)])
+def test_windows_that_cannot_be(frames, length, overlap):
+    with pytest.raises(ValueError, match='no windows'): frame_windows(frames, length, overlap)
+
+
+@pytest.mark.parametrize('frames', [1, 5, 12, 13, 24, 31])
+def test_any_number_of_frames(frames):
+    torch.manual_seed(0)
+    model = create_model('light_video_inpaint_v1', base_dim=16).eval()
+    for weight in model.to_image.parameters(): torch.nn.init.normal_(weight, std=0.5)
+    image, mask = torch.rand(frames, 3, 40, 56), torch.zeros(frames, 1, 40, 56)
+    mask[..., 20:25] = 1
+    out = model.infer(image, mask)
+    kept = model.preprocess(image, mask)[1].expand_as(image) == 0
+    assert out.shape == image.shape and out.min() >= 0 and out.max() <= 1
+    assert kept.any() and torch.equal(out[kept], image[kept])
+    assert (out - model.infer(image, mask, micro_batch_size=12)).abs().max() < 1e-5
+    at = torch.arange(12) + (0 if frames >= 12 else -((12 - frames) // 2))
+    with torch.no_grad(): first = model(*model.preprocess(*[v[at.clamp(0, frames - 1)] for v in (image, mask)]), skip_i2i_offset=True)
+    alone = 9 if frames > 12 else frames
+    assert (out[:alone] - first[(at >= 0) & (at < alone)]).abs().max() < 1e-5
+
+
+def test_forward_takes_several_windows():
+    torch.manual_seed(0)
+    model = create_model('light_video_inpaint_v1', base_dim=16)
+    x, soft = torch.rand(24, 3, 40, 40), torch.rand(24, 1, 40, 40)
+    with torch.no_grad():
+        both = model(x, soft, micro_batch_size=5)
+        assert (both - torch.cat([model(x[:12], soft[:12]), model(x[12:], soft[12:])])).abs().max() < 1e-5
+    for frames in (1, 11, 13):
+        with pytest.raises(ValueError, match=f'windows of 12 frames, not {frames}') as error: model(x[:frames], soft[:frames])
+        assert '\n' not in str(error.value)
+    with pytest.raises(ValueError, match='do not fit'): model.infer(x, soft[:5])
+
+
+def test_parts_do_not_change_gradients():
+    torch.manual_seed(0)
+    model = create_model('light_video_inpaint_v1', base_dim=16)
+    x, soft = torch.rand(12, 3, 40, 40), torch.rand(12, 1, 40, 40)
+    grads = []
+    for few in (12, 5):
+        model.zero_grad()
+        model(x, soft, micro_batch_size=few).square().sum().backward()
+        grads.append([p.grad for p in model.parameters()])
+    for whole, parts in zip(*grads): assert (whole - parts).abs().max() < 1e-4 * whole.abs().max().clamp(min=1e-3)
+
+
+@pytest.mark.parametrize('name', list(MODELS))
+def test_round_trip(tmp_path, name):
+    model, path = create_model(name), tmp_path / 'a.pth'
+    save_model(model, path)
+    again, meta = load_model(path, name=name)
+    assert (meta['name'], meta['kwargs'], again.name) == (model.name, model.kwargs, model.name)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_other_width_round_trip(tmp_path):
+    save_model(LightVideoInpaintV1(base_dim=8, lv2_mlp_ratio=3), tmp_path / 'a.pth')
+    assert load_model(tmp_path / 'a.pth')[0].kwargs == {'base_dim': 8, 'lv2_mlp_ratio': 3}
+
+
+def test_head_start_from_photos():
+    photo, video = create_model('light_inpaint_v1'), create_model('light_video_inpaint_v1')
+    before = {k: v.clone() for k, v in video.state_dict().items()}
+    assert matching_weights(video, photo.state_dict()) == 31
+    after, source = video.state_dict(), photo.state_dict()
+    assert torch.equal(after['patch.weight'].flatten(), source['patch.0.weight'].flatten())
+    for key in after:
+        taken = re.match(r'(mask_bias|enc1|down|up|dec1)\b', key)
+        assert torch.equal(after[key], source[key] if taken else before[key]) or key.startswith('patch'), key
+    assert matching_weights(create_model('light_video_inpaint_v1_medium'), source) == 0
+    assert matching_weights(create_model('light_inpaint_v1'), source) == 81
+
+
+SMALL = 'light_video_inpaint_v1'
+
+
+@pytest.fixture
+def entries(tmp_path):
+    "Of a good file."
+    save_model(create_model(SMALL, base_dim=8), tmp_path / 'good.pth', last_epoch=4)
+    return torch.load(tmp_path / 'good.pth', weights_only=True)
+
+
+def refused(path, says, kind=ValueError, **options):
+    with pytest.raises(kind) as error: load_model(path, **options)
+    assert str(path) in str(error.value) and '\n' not in str(error.value)
+    assert re.search(says, str(error.value)), error.value
+
+
+def zipped(**files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w') as archive:
+        for name, content in files.items(): archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize('content', [b'', b'text, not weights', b'{"json": 1}', b'PK\x03\x04 broken archive', b'\x80\x02}q\x00.', bytes(10_000),
+                                     zipped(), zipped(readme='hello'), zipped(**{'a/data.pkl': b'cos\nsystem\n', 'a/version': b'3'})])
 def test_not_a_checkpoint(tmp_path, content):
     path = tmp_path / 'a.pth'
     path.write_bytes(content)
-    with pytest.raises(ValueError) as error: read_checkpoint(path)
-    assert str(path) in str(error.value) and '\n' not in str(error.value)
+    refused(path, 'not a checkpoint|is not read')
 
 
-def test_code_in_a_file_does_not_run(tmp_path):
+@pytest.mark.parametrize('part', [0.1, 0.5, 0.99, 0.9999])
+def test_truncated(tmp_path, entries, part):
+    data = (tmp_path / 'good.pth').read_bytes()
+    (tmp_path / 'a.pth').write_bytes(data[:int(len(data) * part)])
+    refused(tmp_path / 'a.pth', 'is damaged')
+
+
+def test_flipped_bit(tmp_path, entries):
+    data = bytearray((tmp_path / 'good.pth').read_bytes())
+    place = data.index(entries['state_dict']['to_image.weight'].numpy().tobytes()) + 30
+    data[place] ^= 1
+    (tmp_path / 'a.pth').write_bytes(data)
+    refused(tmp_path / 'a.pth', 'is damaged')
+
+
+@pytest.mark.parametrize('old', [True, False])
+def test_code_in_a_file_does_not_run(tmp_path, entries, old):
     class Bomb:
         def __reduce__(self): return os.mkdir, (str(tmp_path / 'boom'),)
-    torch.save({'nunif_model': 1, 'name': 'inpaint.light_inpaint_v1', 'kwargs': {}, 'state_dict': Bomb()}, tmp_path / 'a.pth')
-    with pytest.raises(ValueError, match='could run code'): load_model(tmp_path / 'a.pth')
+    torch.save({**entries, 'state_dict': Bomb()}, tmp_path / 'a.pth', _use_new_zipfile_serialization=not old)
+    refused(tmp_path / 'a.pth', 'is not a checkpoint' if old else 'could run code')
+    (tmp_path / 'a.pth').write_bytes(pickle.dumps(Bomb()))
+    refused(tmp_path / 'a.pth', 'is not a checkpoint')
     assert not (tmp_path / 'boom').exists()
+
+
+def test_places_that_are_no_files(tmp_path):
+    refused(tmp_path, 'is a folder')
+    refused(tmp_path / 'typo.pth', 'there is no checkpoint', FileNotFoundError)
+    os.mkfifo(tmp_path / 'pipe.pth')
+    refused(tmp_path / 'pipe.pth', 'no ordinary file')
+
+
+def test_no_permission(tmp_path, entries, monkeypatch):
+    path = tmp_path / 'good.pth'
+    def refuse(path): raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+    if os.geteuid(): path.chmod(0)
+    else: monkeypatch.setattr(Path, 'read_bytes', refuse) # root may read everything
+    refused(path, 'cannot be read: Permission denied', PermissionError)
+
+
+def test_no_such_device(tmp_path, entries): refused(tmp_path / 'good.pth', 'no such device', map_location='cuda:99')
+
+
+@pytest.mark.parametrize('change, says', [
+    ({'name': 'waifu2x.upconv_7'}, 'holds the model waifu2x.upconv_7; known are: inpaint.light_inpaint_v1'),
+    ({'name': 7}, 'does not say which model'), ({'name': None}, 'does not say which model'),
+    ({'kwargs': {'depth': 9}}, "wants options that .* does not have: {'depth': 9}"), ({'kwargs': {'base_dim': 'x'}}, 'wants options'),
+    ({'kwargs': {'base_dim': -2}}, 'wants options'), ({'kwargs': {3: 1}}, 'wants options'), ({'kwargs': [1]}, 'does not say'),
+    ({'state_dict': [1, 2]}, 'holds no weights by name'), ({'state_dict': None}, 'holds no weights by name'),
+    ({'state_dict': {}}, '93 of 93 weights missing, first mask_bias'), ({'kwargs': {}}, r'weights of another shape, first mask_bias is \(1, 8, 1, 1\)')])
+def test_wrong_entries(tmp_path, entries, change, says):
+    torch.save({**entries, **change}, tmp_path / 'a.pth')
+    refused(tmp_path / 'a.pth', says)
+
+
+@pytest.mark.parametrize('change, says', [
+    ({'up.bias': None}, '1 of 93 weights missing, first up.bias'), ({'up.bias': None, 'down.bias': None}, '2 of 93 weights missing, first down.bias'),
+    ({'more': torch.zeros(1)}, '1 of 93 weights unexpected, first more'),
+    ({'up.bias': torch.zeros(3), 'patch.bias': torch.zeros(2)}, r'2 of 93 weights of another shape, first patch.bias is \(2,\), not \(8,\)'),
+    ({'up.bias': [1.0] * 32}, 'first up.bias is list, not'), ({'up.bias': torch.full((32,), torch.nan)}, 'up.bias holds NaN or infinity, and so do 0 more'),
+    ({'up.bias': torch.full((32,), -torch.inf), 'down.bias': torch.full((16,), torch.nan)}, 'down.bias holds NaN or infinity, and so do 1 more')])
+def test_wrong_weights(tmp_path, entries, change, says):
+    state = {k: v for k, v in {**entries['state_dict'], **change}.items() if v is not None}
+    torch.save({**entries, 'state_dict': state}, tmp_path / 'a.pth')
+    refused(tmp_path / 'a.pth', says)
+
+
+@pytest.mark.parametrize('wrap', ['module.', '_orig_mod.', 'module._orig_mod.', '_orig_mod.module.'])
+def test_names_of_wrappers_are_dropped(tmp_path, entries, wrap):
+    torch.save({**entries, 'state_dict': {wrap + k: v for k, v in entries['state_dict'].items()}}, tmp_path / 'a.pth')
+    model, _ = load_model(tmp_path / 'a.pth')
+    assert all(torch.equal(v, entries['state_dict'][k]) for k, v in model.state_dict().items())
+
+
+def test_compiled_model_is_saved_plainly(tmp_path):
+    model = create_model(SMALL, base_dim=8)
+    model.enc1 = torch.compile(model.enc1)
+    save_model(torch.compile(model), tmp_path / 'a.pth')
+    state = torch.load(tmp_path / 'a.pth', weights_only=True)['state_dict']
+    assert list(state) == list(create_model(SMALL, base_dim=8).state_dict())
+
+
+def test_older_formats(tmp_path, entries):
+    path = tmp_path / 'a.pth'
+    whole = torch.load(save_and_name(tmp_path, SMALL), weights_only=True)
+    for old in ({k: v for k, v in whole.items() if k not in ('kwargs', 'updated_at', 'train_kwargs', 'nunif_model')}, {**whole, 'kwargs': None}):
+        torch.save(old, path)
+        assert load_model(path)[0].kwargs == {'base_dim': 96, 'lv2_mlp_ratio': 1}
+    for old in (whole['state_dict'], {'state_dict': whole['state_dict']}):
+        torch.save(old, path)
+        model, meta = load_model(path, name=SMALL)
+        assert all(torch.equal(v, whole['state_dict'][k]) for k, v in model.state_dict().items()) and 'state_dict' not in meta
+        refused(path, 'does not say which model it holds: give its name')
+        refused(path, '.* weights missing, first', name='light_inpaint_v1')
+    torch.save({**whole, 'state_dict': {k: v.half() for k, v in whole['state_dict'].items()}}, path, _use_new_zipfile_serialization=False)
+    assert next(load_model(path)[0].parameters()).dtype == torch.float32
+
+
+def save_and_name(folder, name):
+    save_model(create_model(name), folder / 'whole.pth')
+    return folder / 'whole.pth'
