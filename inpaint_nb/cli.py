@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REQUIRED', 'KINDS', 'NAMES', 'Parameter', 'room_parameters', 'add_option', 'is_first_process', 'Parser', 'error_line',
-           'finish', 'add_room', 'taken', 'subcommand', 'refusing', 'check_depth_model', 'create_training_data',
+           'finish', 'add_room', 'taken', 'subcommands', 'refusing', 'check_depth_model', 'create_training_data',
            'train', 'stereo', 'demo']
 
 # %% ../nbs/08_cli.ipynb #19c60a61
@@ -148,14 +148,13 @@ def taken(
 # %% ../nbs/08_cli.ipynb #de562a91
 NAMES = 'If you give a name that does not exist, the error message lists all that do.'
 
-def subcommand(
+def subcommands(
     parser: Parser,  # of the program
-    name: str,  # of the command
-    description: str,  # what it does
-) -> Parser:  # of the command
-    "The first of a program's commands."
-    commands = parser.add_subparsers(dest='command', required=True, metavar='command')
-    return commands.add_parser(name, help=description, description=description, epilog=NAMES)
+    commands: dict[str, str],  # name: what it does
+) -> dict[str, Parser]:  # of each command
+    "The commands of a program."
+    parsers = parser.add_subparsers(dest='command', required=True, metavar='command')
+    return {name: parsers.add_parser(name, help=does, description=does, epilog=NAMES) for name, does in commands.items()}
 
 # %% ../nbs/08_cli.ipynb #127af598
 @contextmanager
@@ -181,21 +180,24 @@ def check_depth_model(
 def create_training_data(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ) -> int:  # exit status
-    "`inpaint_create_training_data`: training records from photos."
+    "`inpaint_create_training_data`: training records from photos or clips."
     def work():
-        parameters = room_parameters('datasets', 'make_image_records')
-        parser = Parser('inpaint_create_training_data', description='Make training records.')
-        command = subcommand(parser, 'inpaint', 'Make image records from a folder of photos that holds train/ and eval/. The same command run again continues.')
-        add_room(command, parameters, short=dict(dataset_dir='-i', data_dir='-o'), leave=('progress',))
+        parser = Parser('inpaint_create_training_data', description='Make training records. The same command run again continues.')
+        commands = subcommands(parser, dict(inpaint='Make image records from a folder of photos that holds train/ and eval/.',
+                                            video_inpaint='Make video records from a clip or a folder of clips; the output folder is the train/ or eval/ of the data.'))
+        rooms = dict(inpaint=room_parameters('datasets', 'make_image_records'), video_inpaint=room_parameters('video', 'make_video_records'))
+        for name, command in commands.items(): add_room(command, rooms[name], short=dict(dataset_dir='-i', data_dir='-o'), leave=('progress',))
         args = parser.parse_args(argv)
         from inpaint_nb.datasets import RecordOptions, count_workers, make_image_records
+        from inpaint_nb.video import ClipOptions, make_video_records
+        command, options, make = commands[args.command], *dict(inpaint=(RecordOptions, make_image_records), video_inpaint=(ClipOptions, make_video_records))[args.command]
         check_depth_model(command, args.model_type)
         with refusing(command):
-            RecordOptions(**taken(args, RecordOptions.__dataclass_fields__))
+            options(**taken(args, options.__dataclass_fields__))
             count_workers(args.max_workers)
-        summary = make_image_records(**taken(args, parameters))
+        summary = make(**taken(args, rooms[args.command]))
         print(summary)
-        if not summary.made + summary.reused: raise ValueError(f'no records in {args.data_dir}: the lines above say why each photo was left out')
+        if not summary.made + summary.reused: raise ValueError(f'no records in {args.data_dir}: the lines above say why each source was left out')
 
     return finish(work, 'the same command goes on where it stopped', argv)
 
@@ -208,7 +210,7 @@ def train(
         settings = room_parameters('train', 'TrainConfig')
         folders = {name: parameter for name, parameter in room_parameters('train', 'train_from_folder').items() if name.endswith('_dir')}
         parser = Parser('inpaint_train', description='Train a model.')
-        command = subcommand(parser, 'inpaint', 'Train an inpainter on the records of a folder. Stopped, it goes on with --resume.')
+        command = subcommands(parser, dict(inpaint='Train an inpainter on the records of a folder. Stopped, it goes on with --resume.'))['inpaint']
         add_room(command, folders | settings, short=dict(data_dir='-i'))
         args = parser.parse_args(argv)
         from inpaint_nb.train import TrainConfig, train_from_folder
@@ -222,19 +224,20 @@ def train(
 def stereo(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ) -> int:  # exit status
-    "`inpaint_stereo`: a stereo picture from a photo."
+    "`inpaint_stereo`: a stereo picture from a photo, or a stereo clip from a clip."
     def work():
-        parameters = room_parameters('stereo', 'stereo_photo')
-        parser = Parser('inpaint_stereo', description='Turn a photo into a stereo picture; a trained model fills the holes.', epilog=NAMES)
-        add_room(parser, parameters, positional='photo', short=dict(out='-o'), leave=('progress',))
+        places, settings = room_parameters('stereo', 'stereo_file'), room_parameters('stereo', 'StereoOptions')
+        parser = Parser('inpaint_stereo', description='Turn a photo or a clip into a stereo picture or clip; a trained model fills the holes.', epilog=NAMES)
+        add_room(parser, places | settings, positional='photo_or_clip', short=dict(out='-o'))
         args = parser.parse_args(argv)
-        from inpaint_nb.stereo import check_settings, choose_device, output_files, stereo_photo
+        from inpaint_nb.stereo import StereoOptions, choose_device, is_clip, output_files, stereo_file
         check_depth_model(parser, args.model_type)
+        with refusing(parser): options = StereoOptions(**taken(args, settings))
+        kind = 'clip' if is_clip(args.photo_or_clip) else 'picture'
         with refusing(parser):
-            output_files(args.photo, args.out, args.format.split(','))
+            output_files(args.photo_or_clip, args.out, options.formats, kind)
             choose_device(args.gpu)
-            check_settings(**taken(args, inspect.signature(check_settings).parameters))
-        for path in stereo_photo(**taken(args, parameters)): print(path)
+        for path in stereo_file(**taken(args, places | settings)): print(path)
 
     return finish(work, 'files that were written are whole; the same command makes all of them again', argv)
 

@@ -7,7 +7,7 @@ __all__ = ['PATIENCE', 'VGG_URL', 'DINO_URL', 'LOSSES', 'Loss', 'L1', 'MaskedL1'
            'with_luma', 'DCTLoss', 'rotate', 'Turned', 'Weighted', 'LPIPS', 'read_weights', 'lpips_tensors', 'answers',
            'hub_weights', 'load_lpips', 'reflect_to', 'WithLPIPS', 'DINOv2', 'load_dinov2', 'TemporalGradient',
            'TemporalSmoothing', 'create_loss', 'is_temporal', 'plain_losses', 'translate', 'diff_augment', 'hole_psnr',
-           'ssim_map', 'hole_ssim']
+           'ssim_map', 'hole_ssim', 'hole_flicker']
 
 # %% ../nbs/03a_losses.ipynb #a18ba8cd
 import importlib.util
@@ -571,3 +571,15 @@ def hole_ssim(
     "Structural similarity, averaged over the pixels in the hole."
     hole = (mask > 0).float()
     return (ssim_map(pred.float().clamp(0, 1), target.float()) * hole).sum() / (hole.sum() * pred.shape[1])
+
+# %% ../nbs/03a_losses.ipynb #9ab5e5cb
+def hole_flicker(
+    pred: Tensor, # frames c h w, 0..1
+    target: Tensor, # frames c h w, 0..1
+    mask: Tensor, # frames 1 h w, above 0 in the hole
+) -> Tensor: # scalar, 0..2; NaN where no pixel is in the hole of two frames that follow each other
+    "Mean absolute error of the changes from frame to frame, in the hole."
+    hole = mask > 0
+    stays = (hole[1:] & hole[:-1]).float()
+    change = (pred.float().clamp(0, 1) - target.float()).diff(dim=0).abs()
+    return (change * stays).sum() / (stays.sum() * pred.shape[1])

@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from inpaint_nb.benchmark import (FILLERS, Case, average_scores, compare_fills, fill_unknown, hidden_in_left, judge_fills,
-                                  judge_stereo, opencv_inpaint, scene_cases, stereo_case)
+from inpaint_nb.benchmark import (FILLERS, Case, average_scores, clip_case, compare_clip_fills, compare_fills, fetch, fill_case,
+                                  fill_unknown, follow, hidden_in_left, judge_clips, judge_fills, judge_stereo, opencv_inpaint,
+                                  scene_cases, stereo_case, warping_error)
+from inpaint_nb.losses import hole_flicker
 from inpaint_nb.models import create_model
-from inpaint_nb.scenes import random_scene
+from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.stereo import save_picture
 from inpaint_nb.warp import forward_warp
 
@@ -205,3 +207,115 @@ def test_real_truth_agrees_with_the_given_visibility():
         ok = target >= 0
         inside = case.counted[0, 0].numpy()[rows[ok], target[ok]].mean()
         assert inside < 0.01, f'{folder.name}: {inside:.3f} of the visible pixels land in counted holes'
+
+
+# --- clips -----------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def clip():
+    "What the right eye sees of a moving scene, and what the left one does not."
+    views = [scene.view(5.0, 0.5) for scene in random_clip(105, 16, (96, 128))[::3]]
+    return [torch.cat(part) for part in zip(*views)]
+
+
+@pytest.fixture(scope='module')
+def records(clip, tmp_path_factory):
+    root = tmp_path_factory.mktemp('records')
+    for name, part in (('b', slice(None)), ('a', slice(3))):
+        (root / name).mkdir()
+        for number, (frame, hole) in enumerate(zip(clip[0][part].split(1), clip[1][part].split(1))):
+            save_picture(frame, root / name / f'{number:04}_C.png')
+            save_picture(hole, root / name / f'{number:04}_M.png')
+    return root
+
+
+def test_paths_of_a_known_motion():
+    "A big picture through a window that moves by (3, -2) pixels a frame."
+    big = F.avg_pool2d(random_scene(3, size=(160, 200)).image, 3, 1, 1)
+    window = torch.cat([big[..., 20 - 2 * t:116 - 2 * t, 20 + 3 * t:148 + 3 * t] for t in range(4)])
+    paths = follow(window)
+    step = paths.place - torch.stack(torch.meshgrid(torch.arange(128), torch.arange(96), indexing='xy'), -1)
+    off = (step - torch.tensor([-3.0, 2.0])).norm(dim=-1)[paths.sure[:, 0]]
+    assert paths.sure.float().mean() > 0.5 and off.median() < 0.1 and not paths.sure[..., :3].any() and not paths.sure[..., -2:, :].any()
+    assert (fetch(window[1:], paths.place) - window[:-1]).abs().mean(1, keepdim=True)[paths.sure].max() < 10 / 255
+
+
+def test_fetch_by_hand():
+    values = torch.rand(1, 2, 4, 5)
+    place = torch.tensor([[[[2.0, 1.0], [0.5, 3.0], [4.0, 0.25]]]])
+    by_hand = torch.stack([values[0, :, 1, 2], values[0, :, 3, :2].mean(1), 0.75 * values[0, :, 0, 4] + 0.25 * values[0, :, 1, 4]], -1)
+    assert (fetch(values, place)[0, :, 0] - by_hand).abs().max() < 1e-6
+
+
+def test_warping_error_follows_and_flicker_does_not(clip):
+    clip, hole = clip
+    fill = lambda values: torch.where(hole > 0, values, clip)
+    moving, standing = fill(1 - clip), fill(clip[:1].expand_as(clip))
+    assert warping_error(clip, clip, hole) == 0 and warping_error(clip, clip, 0 * hole).isnan() and warping_error(clip[:1], clip[:1], hole[:1]).isnan()
+    assert warping_error(moving, clip, hole) < warping_error(standing, clip, hole)
+    assert hole_flicker(moving, clip, hole) > hole_flicker(standing, clip, hole)
+
+
+def test_without_motion_both_are_the_same(clip):
+    still, hole = clip[0][:1].expand(4, -1, -1, -1), clip[1][:1].expand(4, -1, -1, -1)
+    noisy = (still + 0.1 * torch.randn(still.shape)).clamp(0, 1)
+    assert abs(warping_error(noisy, still, hole) / hole_flicker(noisy, still, hole) - 1) < 0.02
+
+
+def test_clip_is_read_as_it_was_written(records, clip):
+    case = clip_case(records / 'b')
+    assert case.name == 'b' and (case.target - clip[0]).abs().max() < 0.51 / 255 and torch.equal(case.hole, clip[1])
+    assert torch.equal(case.counted, clip[1] > 0) and torch.equal(case.image, case.target * (clip[1] == 0))
+    assert torch.equal(clip_case(records / 'b', 3).target, case.target[1:4])  # 6 frames: 1 before, 2 after
+    assert len(clip_case(records / 'b', 99).target) == 6
+
+
+def test_frame_by_frame_or_all_at_once(records):
+    case = clip_case(records / 'b', 2)
+    photo, video = (create_model(name).eval() for name in ('light_inpaint_v1', 'light_video_inpaint_v1'))
+    calls = []
+    for model in (photo, video): model.infer = lambda image, mask, model=model: (calls.append(len(image)), type(model).infer(model, image, mask))[1]
+    filled = [fill_case(case, model) for model in (photo, video)]
+    assert calls == [1, 1, 2]
+    assert (filled[1] - torch.where(video.soften(case.hole) > 0, type(video).infer(video, case.image, case.hole), case.image)).abs().max() < 1e-5
+    single = [fill_case(Case('', *(part[t:t + 1] for part in case[1:])), photo) for t in range(2)]
+    assert torch.equal(filled[0], torch.cat(single))
+
+
+def test_judge_clips(records, capsys):
+    truth = {tuple(case.image.shape[2:]) + (case.image[t].sum().item(),): case.target[t:t + 1] for case in (clip_case(records / 'a'), clip_case(records / 'b')) for t in range(len(case.image))}
+    perfect = lambda image, mask: truth[tuple(image.shape[2:]) + (image.sum().item(),)]
+    report = judge_clips(records, {**FILLERS, 'truth': perfect}, progress=False)
+    assert list(report.seen) == ['a', 'b'] and report.temporal and not capsys.readouterr().err
+    best, score = report.averages['truth'], report.scores[4]
+    assert (best.mean_psnr, best.mean_flicker, best.pooled_warping) == (np.inf, 0, 0)
+    case = clip_case(records / 'b')
+    filled = fill_case(case, FILLERS['repeat background'])
+    assert score.flicker == hole_flicker(filled, case.target, case.hole).item() and score.warping == warping_error(filled, case.target, case.hole).item()
+    first, second = str(report).split('\n\n')
+    assert 'seen' not in first and f'{255 * score.flicker:.2f} / {255 * score.warping:.2f}' in second and len(second.splitlines()) == 1 + 1 + 2 + 2
+    assert report._repr_markdown_().count('| mean of the clips |') == 2
+
+
+def test_clips_and_pictures_that_cannot_be_judged(records, tmp_path):
+    with pytest.raises(FileNotFoundError, match='no video records'): judge_clips(tmp_path)
+    with pytest.raises(FileNotFoundError, match='no folder'): judge_clips(tmp_path / 'nothing')
+    with pytest.raises(ValueError, match='at least 1, not 0'): judge_clips(records, frames=0)
+    one = judge_clips(records, {'telea': FILLERS['telea']}, frames=1, progress=False)
+    assert not one.temporal and np.isnan(one.averages['telea'].mean_flicker) and 'warping' not in str(one)
+    (tmp_path / 'clip').mkdir()
+    for number, width in enumerate((20, 24)):
+        save_picture(torch.rand(1, 3, 16, width), tmp_path / f'clip/000{number}_C.png')
+        save_picture(torch.ones(1, 1, 16, width), tmp_path / f'clip/000{number}_M.png')
+    with pytest.raises(ValueError, match='frames of several sizes'): judge_clips(tmp_path, progress=False)
+
+
+def test_contact_sheet(records):
+    case = clip_case(records / 'b')
+    sheet = compare_clip_fills(case, {'black': lambda image, mask: image}, columns=3, side=64)
+    assert sheet.shape[:3] == (1, 3, 3 * 66) and sheet.shape[-1] > 3 * 66 + 74 and 0 <= sheet.min() and sheet.max() <= 1
+    hole, black, truth = (part[..., -3 * 66 - 74:] for part in sheet.split(66, -2))
+    assert torch.equal(hole, black) and not torch.equal(hole, truth)
+    crop = truth[..., :64, :64]
+    assert any(torch.equal(case.target[:1, :, y:y + 64, x:x + 64], crop) for y in range(33) for x in range(65))
+    assert compare_clip_fills(case, {}, columns=99, side=999).shape[-2] == 2 * 98

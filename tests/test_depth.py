@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from inpaint_nb.depth import DEPTH_MODELS, FileDepth, Pseudo, create_depth_model, normalise_depth, read_depth, write_depth
+from inpaint_nb.depth import DEPTH_MODELS, DepthModel, FileDepth, Pseudo, create_depth_model, normalise_depth, read_depth, write_depth
 from inpaint_nb.masks import disocclusion_mask, mask_closing
-from inpaint_nb.scenes import random_scene
+from inpaint_nb.scenes import random_clip, random_scene
 
 PHOTOS = Path(__file__).parents[2] / 'shared' / 'data' / 'photos'
 needs_photos = pytest.mark.skipif(not PHOTOS.is_dir(), reason='no photos beside the checkout')
@@ -166,3 +166,78 @@ def test_pseudo_opens_holes_at_edges_of_photos():
     assert .003 < min(shares[2]) and max(shares[4]) < .06
     assert .005 < np.median(shares[2]) and .012 < np.median(shares[4])
     assert np.median(ratios) > 2
+
+
+# Clips
+
+class Bright(DepthModel):
+    "Brightness, with a log of the batches."
+    def __init__(self): self.batches = []
+
+    def estimate(self, images, paths=None):
+        self.batches.append((len(images), paths))
+        return images.mean(1, keepdim=True)
+
+
+def test_one_scale_for_a_clip():
+    frames, model = torch.rand(5, 3, 20, 30) * torch.linspace(.2, 1, 5).view(5, 1, 1, 1), Bright()
+    depth = model.infer_clip(iter(frames), [f'{t}.png' for t in range(5)], batch_size=2)
+    assert model.batches == [(2, ['0.png', '1.png']), (2, ['2.png', '3.png']), (1, ['4.png'])]
+    bright = frames.mean(1, keepdim=True)
+    assert torch.allclose(depth, (bright - bright.min()) / (bright.max() - bright.min()), atol=1e-6)
+    alone = model.infer(frames)
+    assert (alone.amin((1, 2, 3)) == 0).all() and (alone.amax((1, 2, 3)) == 1).all()
+
+
+def clip_of(seed, frames=9, size=(200, 300)): return torch.cat([scene.image for scene in random_clip(seed, frames, size)])
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_invented_depth_keeps_still_in_a_still_clip(seed):
+    frames = random_scene(seed, (200, 300)).image.repeat(7, 1, 1, 1)
+    depth = Pseudo().infer_clip(frames)
+    assert (depth.diff(dim=0).abs() > .02).float().mean() < .002
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_invented_depth_moves_with_a_pan(seed):
+    "The window slides four pixels a frame; depth slides along."
+    wide = random_scene(seed, (200, 420)).image
+    frames = torch.cat([wide[..., 4 * t:4 * t + 300] for t in range(9)])
+    depth = Pseudo().infer_clip(frames)
+    gone, stayed = (depth[1:, ..., :-4] - depth[:-1, ..., 4:]).abs().mean(), depth.diff(dim=0).abs().mean()
+    assert gone < .3 * stayed
+
+
+def test_invented_clip_is_repeatable():
+    frames = clip_of(3)
+    once = Pseudo(2).infer_clip(frames)
+    assert once.shape == (9, 1, 200, 300) and (once.min(), once.max()) == (0, 1)
+    assert torch.equal(Pseudo(2).infer_clip(list(frames)), once)
+    assert not torch.equal(Pseudo(3).infer_clip(frames), once)
+    assert Pseudo(2, resolution=100).infer_clip(frames).shape == (9, 1, 100, 150)
+    assert torch.equal(Pseudo(2).infer_clip(frames[:1]), Pseudo(2).infer(frames[:1]))
+
+
+def test_a_film_is_followed_as_it_comes():
+    "No more frames are taken than five ahead; the depth keeps to the things."
+    taken = 0
+    def film():
+        nonlocal taken
+        for frame in clip_of(4, 24):
+            taken += 1
+            yield frame
+    depths = []
+    for number, depth in enumerate(Pseudo().follow(film())):
+        assert taken <= number + 5 and depth.shape == (1, 1, 200, 300) and 0 <= depth.min() and depth.max() <= 1
+        depths.append(depth)
+    assert len(depths) == 24 and torch.cat(depths).diff(dim=0).abs().mean() < .04
+    assert list(Pseudo().follow([])) == []
+    with pytest.raises(ValueError, match='B, 3, H, W'): next(Pseudo().follow([torch.zeros(8, 8)]))
+
+
+def test_scale_of_a_followed_film_adapts_slowly():
+    frames = [torch.rand(3, 20, 30) * (.5 if t < 5 else 1) for t in range(60)]
+    tops = [depth.max().item() for depth in Bright().follow(frames)]
+    jump = [depth.mean().item() for depth in Bright().follow(frames)]
+    assert max(tops) <= 1 and jump[5] > 1.3 * jump[4] and abs(jump[59] - jump[4]) < .1

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 
 from inpaint_nb import losses
 from inpaint_nb.losses import (DINO_URL, L1, LOSSES, LPIPS, VGG_URL, ClampLoss, DCTLoss, DINOv2, MaskedL1, TemporalGradient,
-                               TemporalSmoothing, Turned, Weighted, WithLPIPS, answers, create_loss, diff_augment, hole_psnr,
-                               hole_ssim, is_temporal, load_dinov2, load_lpips, plain_losses, rotate, ssim_map, translate)
+                               TemporalSmoothing, Turned, Weighted, WithLPIPS, answers, create_loss, diff_augment, hole_flicker,
+                               hole_psnr, hole_ssim, is_temporal, load_dinov2, load_lpips, plain_losses, rotate, ssim_map, translate)
 
 VGG_FILE, DINO_FILE = [Path(url).name for url in (VGG_URL, DINO_URL)]
 
@@ -427,3 +427,34 @@ def test_ssim_against_torchmetrics():
     mask = torch.zeros(2, 1, 64, 64)
     mask[..., 20:40, 10:30] = 1
     assert abs(hole_ssim(pred, target, mask).item() - theirs[..., 20:40, 10:30].mean().item()) < 1e-4
+
+
+def test_flicker_by_hand():
+    torch.manual_seed(0)
+    pred, target, mask = torch.rand(4, 3, 6, 7), torch.rand(4, 3, 6, 7), (torch.rand(4, 1, 6, 7) > 0.4).float()
+    found = []
+    for t in range(3):
+        for y in range(6):
+            for x in range(7):
+                if mask[t, 0, y, x] and mask[t + 1, 0, y, x]:
+                    found.append(((pred[t + 1] - pred[t]) - (target[t + 1] - target[t]))[:, y, x].abs().mean())
+    assert abs(hole_flicker(pred, target, mask) - sum(found) / len(found)) < 1e-6
+
+
+def test_flicker_of_nothing_is_nan_and_of_the_truth_nothing():
+    clip, mask = torch.rand(3, 3, 8, 8), torch.zeros(3, 1, 8, 8)
+    mask[1, :, 2:5, 2:5] = 0.5
+    assert hole_flicker(1 - clip, clip, mask).isnan() and hole_flicker(clip[:1], clip[:1], mask[1:2]).isnan()
+    mask[2] = mask[1]
+    assert hole_flicker(clip, clip, mask) == 0 and hole_flicker(1 - clip, clip, mask > 0) == hole_flicker(1 - clip, clip, mask) > 0
+    elsewhere = torch.where(mask > 0, clip, torch.rand_like(clip))
+    assert hole_flicker(elsewhere, clip, mask) == 0
+    over = clip + torch.where(clip > 0.5, 5.0, 0.0)  # shown as white
+    assert torch.equal(hole_flicker(over, clip, mask), hole_flicker(over.clamp(0, 1), clip, mask))
+
+
+def test_flicker_needs_no_answer_from_the_device():
+    "A meta tensor has no values to wait for."
+    clip, mask = torch.empty(3, 3, 8, 8, device='meta'), torch.empty(3, 1, 8, 8, device='meta')
+    assert hole_flicker(clip, clip, mask).shape == ()
+    assert hole_flicker(torch.rand(3, 3, 8, 8).half(), torch.rand(3, 3, 8, 8), torch.ones(3, 1, 8, 8).bool()).dtype == torch.float32

@@ -229,7 +229,7 @@ def test_a_schedule_free_checkpoint_in_eval_mode_is_resumed(data, tmp_path, thro
 def test_what_changed_is_said(data, tmp_path, capsys):
     run(data, tmp_path, max_epoch=1)
     run(data, tmp_path, max_epoch=2, learning_rate=2e-4, resume=True, num_workers=0)
-    assert '--max-epoch 2 (was 1), --learning-rate 0.0002 (was 0.001)' in capsys.readouterr().out
+    assert 'max epoch 2 (was 1), learning rate 0.0002 (was 0.001)' in capsys.readouterr().out
 
 def test_reset_state_keeps_the_weights_only(data, tmp_path, capsys):
     run(data, tmp_path, max_epoch=1)
@@ -429,6 +429,56 @@ def test_a_bad_step_moves_nothing(name, tmp_path):
         step.update(step.accumulate(pictures, mask, target, 1), 1)
         steps.append(torch.cat([value.detach().flatten() for value in step.model.parameters()]))
     assert torch.equal(*steps)
+
+@pytest.mark.parametrize('name', train.OPTIMIZERS)
+def test_a_bad_first_step_leaves_no_trace(name):
+    config = replace(QUICK, optimizer=name)
+    pictures, mask, steps = torch.rand(2, 3, 52, 52), torch.ones(2, 1, 52, 52, dtype=torch.bool), []
+    for bad in (True, False):
+        torch.manual_seed(0)
+        step = train.PlainStep(Tiny(), nn.L1Loss(), config, train.Compute(config))
+        step.criterion.forward = lambda pred, target, mask: (pred - target).abs().mean()
+        if bad: assert step.update(step.accumulate(pictures, mask, pictures[..., 16:-16, 16:-16] * torch.nan, 1), 0)
+        for number in range(2): step.update(step.accumulate(pictures, mask, pictures[..., 16:-16, 16:-16] * 0.5, 1), number)
+        steps.append(torch.cat([value.detach().flatten() for value in step.model.parameters()]))
+    assert torch.equal(*steps)
+
+def test_weight_decay_may_begin_at_nothing(data, tmp_path):
+    decays = []
+    class Look(Callback):
+        def after_step(self, run): decays.append([group['weight_decay'] for group in run.step.optimizers[0].param_groups])
+    run(data, tmp_path, Look(), weight_decay=0, weight_decay_end=0.01, learning_rate_cycles=1)
+    assert decays[0] == pytest.approx([0, 0], abs=1e-6) and 0.005 < decays[-1][0] < 0.01 and decays[-1][1] == 0
+
+def test_an_error_loses_nothing(data, tmp_path, through):
+    "Whatever goes wrong in the middle of a run: what was learnt is saved, and the error is told."
+    class Fail(Callback):
+        def after_step(self, run):
+            if run.state.step == 5: raise RuntimeError('out of memory')
+    with pytest.raises(RuntimeError, match='out of memory'): run(data, tmp_path, Fail())
+    history, expected = through()
+    assert lasting(run(data, tmp_path, resume=True)) == history and torch.equal(weights(tmp_path/f'{NAME}.checkpoint.pth'), expected)
+
+def test_an_error_before_the_first_step_keeps_the_old_checkpoint(data, tmp_path):
+    run(data, tmp_path, max_epoch=1)
+    before = (tmp_path/f'{NAME}.checkpoint.pth').read_bytes()
+    class Fail(Callback):
+        def before_epoch(self, run): raise RuntimeError('nothing works')
+    with pytest.raises(RuntimeError): run(data, tmp_path, Fail())
+    assert (tmp_path/f'{NAME}.checkpoint.pth').read_bytes() == before
+
+def test_a_model_that_cannot_be_judged_is_not_the_best(data, tmp_path, capsys):
+    class Unjudged(Sometimes):
+        def forward(self, pred, target, mask=None): return super().forward(pred, target, mask) * (1 if self.training else torch.nan)
+    model, go = direct(data, tmp_path, Unjudged(set()), max_epoch=2)
+    assert [row['eval_loss'] for row in go()] == [None, None] and not (tmp_path/f'{NAME}.pth').exists()
+    assert 'No model was saved as the best' in capsys.readouterr().out
+
+def test_a_full_disk_ends_tensorboard_only(data, tmp_path, monkeypatch, capsys):
+    def no_space(*args, **options): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr('torch.utils.tensorboard.SummaryWriter.add_scalar', no_space)
+    assert len(run(data, tmp_path)) == 3
+    assert capsys.readouterr().err.count('goes on without TensorBoard') == 1
 
 def test_clipping_looks_at_the_whole_gradient():
     compute, config = train.Compute(QUICK), replace(QUICK, optimizer='sgd', learning_rate=1, momentum=0, weight_decay=0, clip_grad_norm=1e-3)

@@ -1,0 +1,384 @@
+"Clips of every kind, hostile files, and video records: counts, workers, kill and rerun."
+import multiprocessing, os, shutil, signal, subprocess, sys, threading, time
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from inpaint_nb import video
+from inpaint_nb.datasets import read_record
+from inpaint_nb.depth import write_depth
+from inpaint_nb.scenes import random_clip
+from inpaint_nb.video import ClipError, ClipMaker, ClipResult, VideoDataset, clip_note, list_clip_records, make_video_records, open_clip
+
+VIDEOS = Path(__file__).parents[2]/'shared/data/videos'
+LEGS = os.name == 'posix'
+
+
+def scene_frames(seed, number, size=(72, 96)):
+    return [(scene.image[0].permute(1, 2, 0) * 255).byte().numpy() for scene in random_clip(seed, number, size)]
+
+
+def write(path, frames, rate=25, codec='libx264', pixels='yuv420p', times=None, turn=0, options=None, container=None):
+    with av.open(str(path), 'w', options=container or {}) as out:
+        stream = out.add_stream(codec, rate=rate, options=options or {})
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pixels
+        if times is not None: stream.codec_context.time_base = Fraction(1, 1000)
+        if turn: stream.set_display_rotation(turn)
+        for number, array in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(array, format='rgb24')
+            if times is not None: frame.pts, frame.time_base = times[number], Fraction(1, 1000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return path
+
+
+def write_sound(path):
+    with av.open(str(path), 'w') as out:
+        stream = out.add_stream('aac', rate=44100)
+        for _ in range(20):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format='fltp', layout='mono')
+            frame.sample_rate = 44100
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return path
+
+
+FRAMES = scene_frames(7, 30)
+
+
+@pytest.fixture(scope='module')
+def clip(tmp_path_factory): return write(tmp_path_factory.mktemp('clip')/'clip.mp4', FRAMES)
+
+
+def contents(folder): return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob('*')) if path.is_file()}
+
+
+make = partial(make_video_records, prefix='t', model_type='Pseudo', seq=2, skip_interval=8, size=256, divergence_level=3, progress=False)
+
+
+# Reading
+
+@pytest.mark.parametrize('name, settings', [
+    ('plain.mp4', {}), ('no count.mkv', {}), ('stream.ts', {}), ('ten.mp4', dict(pixels='yuv420p10le')), ('full.mp4', dict(pixels='yuv444p')),
+    ('film.gif', dict(codec='gif', pixels='rgb8')), ('old.avi', dict(codec='mpeg4')), ('naïve 映画 клип.webm', dict(codec='libvpx-vp9')), ('new.mp4', dict(codec='libsvtav1'))])
+def test_kinds_of_files(tmp_path, name, settings):
+    try: path = write(tmp_path/name, FRAMES[:12], **settings)
+    except (av.error.FFmpegError, ValueError): pytest.skip(f'cannot write {name} here')
+    clip = open_clip(path)
+    assert (len(clip), clip.size) == (12, (96, 72)) and abs(clip.fps - 25) < .2
+    rough = 40 if name.endswith('gif') else 15
+    for frame, truth in zip(clip.frames(), FRAMES, strict=False): assert np.abs(frame.astype(int) - truth).mean() < rough
+    assert np.array_equal(clip[7], list(clip.frames())[7])
+
+
+def test_odd_size(tmp_path):
+    path = write(tmp_path/'odd.mp4', [frame[:71, :95] for frame in FRAMES[:5]], pixels='yuv444p')
+    assert [frame.shape for frame in open_clip(path).frames()] == 5 * [(71, 95, 3)]
+
+
+@pytest.mark.parametrize('turn', [90, 180, -90])
+def test_rotation_is_obeyed(tmp_path, turn):
+    path = write(tmp_path/'turned.mp4', FRAMES[:3], turn=turn)
+    clip, plain = open_clip(path), open_clip(write(tmp_path/'plain.mp4', FRAMES[:3]))
+    assert clip.size == ((96, 72) if turn == 180 else (72, 96))
+    assert np.array_equal(clip[1], np.rot90(plain[1], turn // 90))
+
+
+def test_variable_rate(tmp_path):
+    times = [0, 20, 40, 200, 220, 500, 520, 540, 560, 1000]
+    clip = open_clip(write(tmp_path/'variable.mp4', FRAMES[:10], times=times))
+    assert np.allclose(clip.times, np.array(times) / 1000, atol=2e-3)
+    assert video.sample_frames(clip.times, 10).tolist() == [0, 3, 5, 9]
+
+
+def test_same_pixels_without_decord(clip):
+    ours = list(open_clip(clip).frames())
+    with mock.patch.dict('sys.modules', decord=None):
+        other = open_clip(clip)
+        assert other.reader == 'av'
+        for a, b in zip(ours, other.frames(), strict=True): assert np.array_equal(a, b)
+
+
+def test_backwards_and_again(clip):
+    for name in ({open_clip(clip).reader, 'av'}):
+        with video.replace(open_clip(clip), reader=name).reading() as read:
+            later, early = read(20), read(3)
+            assert np.array_equal(read(20), later) and not np.array_equal(early, later)
+
+
+HOSTILE = {'zero.mp4': b'', 'text.mp4': b'hello ' * 999, 'noise.mp4': np.random.default_rng(0).bytes(9999), 'page.mkv': b'<html></html>'}
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_no_clip(tmp_path, capfd, name):
+    (tmp_path/name).write_bytes(HOSTILE[name])
+    with pytest.raises(ClipError, match=f'{name} is no clip that can be read') as error: open_clip(tmp_path/name)
+    assert '\n' not in str(error.value)
+    assert capfd.readouterr() == ('', '')
+    with pytest.raises(ClipError): make(tmp_path/name, tmp_path/'out')
+
+
+def test_only_sound(tmp_path):
+    with pytest.raises(ClipError, match='only sound'): open_clip(write_sound(tmp_path/'sound.mp4'))
+
+
+def test_too_short_too_small_too_long(tmp_path):
+    with pytest.raises(ClipError, match='1 frame at 30 per second'): make(write(tmp_path/'one.mp4', FRAMES[:1]), tmp_path/'out')
+    with pytest.raises(ClipError, match='5 x 5 pixels, too small'): make(write(tmp_path/'tiny.mp4', 9 * [FRAMES[0][:5, :5]], pixels='yuv444p'), tmp_path/'out')
+    with pytest.raises(ClipError, match='three times'): make(write(tmp_path/'long.mp4', 9 * [FRAMES[0][:20, :80]]), tmp_path/'out')
+
+
+def test_frame_folder_with_a_bad_frame(tmp_path):
+    for number, frame in enumerate(FRAMES[:6]): Image.fromarray(frame).save(tmp_path/f'{number}.png')
+    (tmp_path/'4.png').write_text('no picture')
+    number = 0
+    with pytest.raises(ClipError, match='frame 4 on: 4.png is not a readable picture'):
+        for number, _ in enumerate(open_clip(tmp_path).frames(), 1): pass
+    assert number == 4
+    Image.fromarray(FRAMES[0][:30]).save(tmp_path/'4.png')
+    with pytest.raises(ClipError, match='4.png is 96 x 30'): list(open_clip(tmp_path).frames())
+
+
+def until_damage(path, pause=0.0):
+    frames = []
+    try:
+        for frame in open_clip(path).frames():
+            frames.append(frame)
+            time.sleep(pause)
+    except ClipError as error: return frames, str(error)
+    return frames, ''
+
+
+def test_damage_is_where_it_is(tmp_path):
+    "Threads of a decoder may stumble early or late; what we hand out must not depend on that."
+    data = bytearray(write(tmp_path/'clip.mp4', FRAMES * 4).read_bytes())
+    place = len(data) * 6 // 10
+    data[place:place + 300] = bytes(300)
+    (tmp_path/'hurt.mp4').write_bytes(data)
+    frames, message = until_damage(tmp_path/'hurt.mp4')
+    assert 10 < len(frames) < 120 and f'from frame {len(frames)} on' in message
+    slow, same = until_damage(tmp_path/'hurt.mp4', .002)
+    assert same == message and all(np.array_equal(a, b) for a, b in zip(frames, slow, strict=True))
+
+
+def test_broken_off(tmp_path):
+    data = write(tmp_path/'clip.mp4', FRAMES * 4, container={'movflags': 'faststart'}).read_bytes()
+    (tmp_path/'half.mp4').write_bytes(data[:len(data) * 6 // 10])
+    summary = make(tmp_path/'half.mp4', tmp_path/'out', skip_interval=30)
+    assert summary.sequences > 0 and list(summary.damaged) == ['half.mp4'] and 'half.mp4' in str(summary)
+
+
+def read_in_child(path, queue): queue.put(open_clip(path)[5].sum())
+
+@pytest.mark.skipif('fork' not in multiprocessing.get_all_start_methods(), reason='no fork here')
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')
+def test_read_after_fork(clip):
+    opened = open_clip(clip)
+    here = opened[5].sum()
+    context = multiprocessing.get_context('fork')
+    queue = context.Queue()
+    with opened.reading() as read:
+        read(0)
+        child = context.Process(target=read_in_child, args=(clip, queue))
+        child.start()
+        assert queue.get(timeout=20) == here
+    child.join(20)
+    assert child.exitcode == 0
+
+
+# Counts
+
+def starts(path, folder, **options):
+    "Where sequences begin, without making records."
+    found = []
+    def note(self, clip, source, sequence, shot, result):
+        found.append(shot.numbers[0])
+        return result
+    with mock.patch.object(ClipMaker, 'make_records', note): summary = make(path, folder, **options)
+    assert summary.sequences == len(found)
+    return found, summary
+
+
+@pytest.mark.parametrize('options, expected', [
+    (dict(skip_interval=0), list(range(0, 29, 2))), (dict(skip_interval=120), [0]), (dict(seq=16), [0]), (dict(skip_first=7), [7, 17, 27]),
+    (dict(seq=4, skip_interval=6), [0, 10, 20]), (dict(seq=30), [0]), (dict(max_fps=5, skip_interval=1), [0, 15])])
+def test_sequences_as_options_predict(clip, tmp_path, options, expected):
+    assert starts(clip, tmp_path, **options)[0] == expected
+
+
+def test_no_record_spans_a_cut(tmp_path):
+    path = write(tmp_path/'cuts.mp4', sum((scene_frames(seed, number) for seed, number in ((1, 9), (2, 3), (3, 12), (4, 5))), []))
+    found, summary = starts(path, tmp_path/'out', seq=4, skip_interval=0)
+    assert found == [0, 4, 12, 16, 20, 24]
+    assert (summary.cuts, summary.lost) == (2, 4)  # the third cut falls between two sequences
+
+
+def test_memory_stays_bounded(clip, tmp_path):
+    "Frames of no more sequences than workers and two are held at a time."
+    held, most, lock = 0, [], threading.Lock()
+    def read(self, *args):
+        nonlocal held
+        shot = original(self, *args)
+        with lock: held += 1; most.append(held)
+        return shot
+    def work(self, clip, source, sequence, shot, result):
+        nonlocal held
+        time.sleep(.02)
+        with lock: held -= 1
+        return result
+    original = ClipMaker.wait_and_read
+    with mock.patch.object(ClipMaker, 'wait_and_read', read), mock.patch.object(ClipMaker, 'make_records', work):
+        make(clip, tmp_path, skip_interval=0, max_workers=2)
+    assert len(most) == 15 and max(most) <= 4
+
+
+# Records
+
+@pytest.fixture(scope='module')
+def records(clip, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('records')
+    summary = make(clip, folder, max_workers=1)
+    assert (summary.sequences, summary.made + summary.rejected) == (3, 6) and summary.made > 2
+    return folder
+
+
+def test_names_and_files(clip, records):
+    for name in list_clip_records(records):
+        prefix, model, digest, number, sample = name.split('_')
+        assert (prefix, model, sample) == ('t', 'Pseudo', '0') and digest == video.clip_digest(clip)[:8] and 1 <= int(number) <= 6
+        assert sorted(path.name for path in (records/name).iterdir()) == ['0000_C.png', '0000_M.png', '0001_C.png', '0001_M.png']
+        picture, mask = read_record(records/name, '0001')
+        assert picture.shape == (256, 256, 3) and set(np.unique(mask)) <= {0, 255}
+
+
+def test_workers_do_not_matter(clip, records, tmp_path):
+    shutil.copy(clip, tmp_path/'renamed.mp4')
+    make(tmp_path/'renamed.mp4', tmp_path/'out', max_workers=3, batch_size=1)
+    assert contents(tmp_path/'out') == contents(records)
+
+
+def test_more_samples(clip, records, tmp_path):
+    shutil.copytree(records, tmp_path/'out')
+    summary = make(clip, tmp_path/'out', num_samples=2)
+    assert summary.made + summary.rejected == 12
+    before, after = contents(records), contents(tmp_path/'out')
+    assert before.keys() <= after.keys() and all(after[name] == data for name, data in before.items() if not name.endswith('0000_M.png'))
+
+
+KILL = '''
+import sys
+from inpaint_nb.video import make_video_records
+print('ready', flush=True)
+make_video_records(sys.argv[1], sys.argv[2], 't', 'Pseudo', seq=2, skip_interval=8, size=256, divergence_level=3, max_workers=2, progress=False)
+'''
+
+@pytest.mark.skipif(not LEGS, reason='no SIGKILL here')
+def test_kill_and_rerun(clip, records, tmp_path):
+    for delay in (.6, 1.5):
+        process = subprocess.Popen([sys.executable, '-c', KILL, str(clip), str(tmp_path)], stdout=subprocess.PIPE, env=dict(os.environ, OMP_NUM_THREADS='1'))
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+        process.stdout.close()
+        for path in tmp_path.iterdir():
+            if not path.name.startswith('.'): assert contents(path) == contents(records/path.name)
+    make(clip, tmp_path)
+    assert contents(tmp_path) == contents(records)
+
+
+def test_other_options_are_refused(clip, records):
+    before = contents(records)
+    for option in (dict(seq=3), dict(skip_first=1), dict(seed=1), dict(size=128)):
+        with pytest.raises(ValueError, match='give another prefix'): make(clip, records, **option)
+    assert contents(records) == before
+
+
+def test_folder_of_clips(clip, tmp_path):
+    (tmp_path/'in').mkdir()
+    for name in ('a.mp4', 'b.mp4'): shutil.copy(clip, tmp_path/'in'/name)
+    (tmp_path/'in/c.mp4').write_text('no video')
+    summary = make(tmp_path/'in', tmp_path/'in/out', skip_interval=100)
+    assert summary.clips == 1 and 'same content as a.mp4' in summary.skipped['b.mp4'] and 'damaged' in summary.skipped['c.mp4']
+    assert make(tmp_path/'in', tmp_path/'in/out', skip_interval=100).made == 0
+
+
+def test_depth_from_files(tmp_path):
+    "A folder of frames with its maps; the hole is right of the near half."
+    (tmp_path/'shot').mkdir()
+    (tmp_path/'maps').mkdir()
+    depth = (torch.arange(96) < 48).float().expand(72, 96)
+    for number in range(4):
+        Image.fromarray(FRAMES[number]).save(tmp_path/f'shot/{number}.png')
+        if number < 3: write_depth(depth, tmp_path/f'maps/{number}.png')
+    done = make(tmp_path/'shot', tmp_path/'out', model_type=f"Files:{tmp_path/'maps'}", skip_interval=0, size=512)
+    assert 'no depth map for' in done.skipped['shot'] and done.made >= 1
+    for name in list_clip_records(tmp_path/'out'):
+        masks = [read_record(tmp_path/'out'/name, f'{t:04}')[1] for t in (0, 1)]
+        assert (masks[0] > 0).mean() > .005 and np.array_equal(*masks)
+
+
+# Loading
+
+@pytest.fixture(scope='module')
+def sequences(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('sequences')
+    rng = np.random.default_rng(1)
+    for record in range(3):
+        masks = np.zeros((16, 96, 128), bool)
+        masks[:, 40:60, 50:60 + 5 * record] = True
+        pictures = rng.integers(0, 200, (16, 96, 128, 3), dtype=np.uint8)
+        pictures[..., 0] = 10 * np.arange(16)[:, None, None]
+        video.write_clip_record(folder, f'r_{record}', pictures, masks)
+    return folder
+
+
+def test_items(sequences):
+    data = VideoDataset(sequences, size=64)
+    for key in ((0, 0, 0), (2, 5, 7)):
+        x, mask, y, index = data[key]
+        assert (x.shape, mask.shape, y.shape, mask.dtype, index) == ((12, 3, 64, 64), (12, 1, 64, 64), (12, 3, 32, 32), torch.bool, key[0])
+        assert torch.equal(y, x[..., 16:-16, 16:-16]) and mask.any((1, 2, 3)).all() and 0 <= x.min() and x.max() <= 1
+        assert (mask == mask[:1]).all()
+
+
+def test_order_of_time(sequences):
+    "The red channel tells the frame's number; colour jitter keeps it ascending or descending."
+    data = VideoDataset(sequences, size=64)
+    red = [data[0, 0, draw][0][:, 0, 5, 5] for draw in range(24)]
+    ways = {tuple(step.diff().sign().unique().tolist()) for step in red}
+    assert ways <= {(1.0,), (-1.0,), (-1.0, 0.0, 1.0), (-1.0, 1.0)} and {(1.0,), (-1.0,)} <= ways
+    middle = VideoDataset(sequences, training=False, size=64)[0][0][:, 0, 5, 5] * 25.5
+    assert torch.allclose(middle, torch.arange(2, 14).float(), atol=.01)
+
+
+def test_workers_of_the_loader(sequences):
+    keys = [(index, 3, draw) for draw, index in enumerate((2, 0, 1, 2))]
+    here = [VideoDataset(sequences, size=64)[key] for key in keys]
+    loader = DataLoader(VideoDataset(sequences, size=64), batch_size=None, sampler=keys, num_workers=2)
+    for ours, theirs in zip(here, loader, strict=True):
+        for a, b in zip(ours[:3], theirs[:3]): assert torch.equal(a, b)
+
+
+def test_bad_records(sequences, tmp_path):
+    with pytest.raises(FileNotFoundError, match='no folder'): VideoDataset(tmp_path/'none')
+    with pytest.raises(FileNotFoundError, match='no video records'): VideoDataset(tmp_path)
+    with pytest.raises(ValueError, match='smaller than the crops of 128'): VideoDataset(sequences, size=128)[0]
+    with pytest.raises(ValueError, match='has 16 frames, fewer than 20'): VideoDataset(sequences, size=64, frames=20)[0]
+
+
+# Real clips
+
+@pytest.mark.skipif(not VIDEOS.is_dir(), reason='no clips beside the checkout')
+@pytest.mark.parametrize('name, size, number', [('sam2_01_dog', (1280, 720), 4), ('sam2_bedroom', (960, 540), 3), ('vda_davis_rollercoaster', (960, 540), 1)])
+def test_real_clips(tmp_path, name, size, number):
+    clip = open_clip(VIDEOS/f'{name}.mp4')
+    found, summary = starts(clip.path, tmp_path, seq=16, skip_interval=64)
+    assert clip.size == size and len(found) == number and found == list(range(0, 80 * number, 80)) and summary.cuts == 0
