@@ -104,6 +104,7 @@ class Average(NamedTuple):
     pooled_flicker: float = np.nan  # each pixel alike
     pooled_warping: float = np.nan  # the same of the warping error
 
+# %% ../nbs/07_benchmark.ipynb #553e3e14
 def average_over_time(
     scores: list[Score],  # of one filler
     name: str,  # flicker or warping
@@ -122,7 +123,7 @@ def average_scores(
     psnr, ssim, pixels = (np.array([getattr(score, name) for score in scores], dtype=float) for name in ('psnr', 'ssim', 'pixels'))
     error = np.average(10 ** (-psnr / 10), weights=pixels)
     flicker, warping = average_over_time(scores, 'flicker', 'stays'), average_over_time(scores, 'warping', 'followed')
-    space = psnr.mean(), ssim.mean(), -10 * np.log10(error), np.average(ssim, weights=pixels)
+    space = psnr.mean(), ssim.mean(), -10 * np.log10(error) if error else np.inf, np.average(ssim, weights=pixels)
     return Average(*map(float, space), flicker[0], warping[0], flicker[1], warping[1])
 
 # %% ../nbs/07_benchmark.ipynb #a19f7ec0
@@ -200,10 +201,13 @@ def fill_case(
     filler: Filler | nn.Module,  # a function or an inpainter
 ) -> Tensor:  # T 3 H W
     "The case's picture or clip with its hole filled."
-    if not isinstance(filler, nn.Module): return torch.cat([filler(*frame) for frame in zip(case.image.split(1), case.hole.split(1))])
-    device, step = next(filler.parameters()).device, len(case.image) if getattr(filler, 'frames', 1) > 1 else 1
-    return torch.cat([inpaint_view(image.to(device), hole.to(device), filler)[0].cpu() for image, hole in zip(case.image.split(step), case.hole.split(step))])
+    step = len(case.image) if getattr(filler, 'frames', 1) > 1 else 1
+    parts = [(case.image, case.hole)] if step == len(case.image) else zip(case.image.split(step), case.hole.split(step))
+    if not isinstance(filler, nn.Module): return torch.cat([filler(*part) for part in parts])
+    device = next(filler.parameters()).device
+    return torch.cat([inpaint_view(image.to(device), hole.to(device), filler)[0].cpu() for image, hole in parts])
 
+# %% ../nbs/07_benchmark.ipynb #2e0aba59
 def score_fill(
     case: Case,  # with something counted
     filled: Tensor,  # T 3 H W, by the filler
@@ -332,6 +336,7 @@ def fetch(
     last = place.new_tensor([values.shape[-1] - 1, values.shape[-2] - 1]).clamp(min=1)
     return F.grid_sample(values, 2 * place / last - 1, padding_mode='border', align_corners=True)
 
+# %% ../nbs/07_benchmark.ipynb #23b9d0c9
 def optical_flow(
     frames: list[np.ndarray],  # H W, 8-bit grey
     others: list[np.ndarray],  # as many
@@ -422,6 +427,7 @@ def where_most_hole(
     top, left = divmod(F.avg_pool2d(total, side, 1).argmax().item(), total.shape[-1] - side + 1)
     return top, left, top + total[0, 0, top:top + side, left:left + side].mean(1).argmax().item()
 
+# %% ../nbs/07_benchmark.ipynb #685886a2
 def compare_clip_fills(
     case: Case,  # a clip
     fillers: dict[str, Filler | nn.Module] = FILLERS,  # drawn in this order

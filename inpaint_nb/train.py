@@ -39,8 +39,8 @@ from tqdm.auto import tqdm
 
 from .datasets import HardExampleSampler, InpaintDataset, keyed_random, make_folder
 from .losses import LOSSES, create_loss, diff_augment, hole_flicker, hole_psnr, hole_ssim, is_temporal
-from .video import VideoDataset
 from .models import MODELS, Inpainter, create_model, full_name, load_model, load_weights, matching_weights, model_state, save_model, write_whole
+from .video import VideoDataset
 
 # %% ../nbs/04_train.ipynb #4945dbe1
 CLIP = 12  # frames of a clip to learn from
@@ -1036,9 +1036,12 @@ def eval_sheet(
     batch: dict,  # x, mask, pred and target, as `Callback.after_eval_batch` gets them
     rim: int,  # pixels that the target lacks on each side
 ) -> Image.Image:
-    "Holes, their fillings, and the truth, side by side."
-    holes = paint_hole(frames_of(batch['x']), frames_of(batch['mask']))[..., rim:-rim, rim:-rim]
-    return contact_sheet({'input with hole': holes, 'prediction': frames_of(batch['pred']), 'target': frames_of(batch['target'])})
+    "Holes, their fillings, and the truth: side by side for pictures, one below the other for the frames of a clip."
+    rows = {'input with hole': paint_hole(frames_of(batch['x']), frames_of(batch['mask']))[..., rim:-rim, rim:-rim],
+            'prediction': frames_of(batch['pred']), 'target': frames_of(batch['target'])}
+    if batch['x'].dim() == 4: return contact_sheet(rows)
+    clips = torch.stack([row.unflatten(0, batch['x'].shape[:2]) for row in rows.values()], 2)  # b t 3 c h w
+    return contact_sheet({f'frame {number}': frame.flatten(0, 1) for number, frame in enumerate(clips.unbind(1), 1)})
 
 def eval_film(
     batch: dict,  # the same, of clips

@@ -547,7 +547,7 @@ def make_records(self: ClipMaker, clip: Clip, source: str, sequence: int, shot: 
     self.go_on()
     try:
         depth_of = clip_depth(self.model, shot, frame_paths(clip, shot.numbers), pictures, parameters, self.batch_size)
-        crops = clip_crops(pictures, depth_of, parameters, options, key)
+        crops = clip_crops(pictures, lambda t: self.go_on() or depth_of(t), parameters, options, key)
     except PhotoError as error: return replace(result, skipped=str(error))
     note = {'options': asdict(options), 'source': source, 'start': shot.start, 'frames': shot.numbers, 'parameters': asdict(parameters), 'kept': sorted(crops)}
     for (number, sample), crop in crops.items():

@@ -1,11 +1,12 @@
 """README.md is what index.ipynb says, and what it promises can be done."""
 import re, shlex, subprocess
 
+import cv2
 from commands import run
 from readme import ROOT, readme
 
 from inpaint_nb.depth import write_depth
-from inpaint_nb.scenes import random_scene
+from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.stereo import save_picture
 
 TEXT = (ROOT/'README.md').read_text(encoding='utf-8') if (ROOT/'README.md').exists() else ''
@@ -38,6 +39,13 @@ def test_ci_reads_the_same_blocks():
         assert found.stdout == block
 
 
+def write_clip(path, seed):
+    "Thirty-two frames of a moving scene."
+    film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 30, (320, 240))
+    for scene in random_clip(seed, 32, size=(240, 320)): film.write(scene.image[0].permute(1, 2, 0).mul(255).byte().numpy()[..., ::-1].copy())
+    film.release()
+
+
 SMALL = {  # what makes a command of README.md short enough for a test
     'inpaint_create_training_data': '--size 128',
     'inpaint_train': '--size 64 --num-samples 8 --batch-size 4 --backward-step 1 --max-epoch 1 --learning-rate-cycles 1 --num-workers 0 --gpu -1',
@@ -52,8 +60,9 @@ def test_the_other_commands_work(tmp_path):
         (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
         save_picture(scene.image, tmp_path/name)
     write_depth(scene.depth, tmp_path/'depth.png')
+    for seed, name in enumerate(('clip.mp4', 'other.mp4')): write_clip(tmp_path/name, seed)
     lines = [line for block in BLOCKS[2:] for line in block.splitlines()]
-    assert [line.split()[0] for line in lines] == list(SMALL)
+    assert {line.split()[0] for line in lines} == set(SMALL)
     for line in lines:
         program, *arguments = shlex.split(line)
         done = run(program, *arguments, *SMALL[program].split(), cwd=tmp_path)

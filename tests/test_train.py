@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from inpaint_nb import train
 from inpaint_nb.datasets import InpaintDataset, write_record
+from inpaint_nb.losses import create_loss
 from inpaint_nb.models import MODELS, Inpainter, create_model, load_model, save_model
 from inpaint_nb.train import SCHEDULES, Callback, Interrupted, TrainConfig, decay_groups, fit, scheduler_state, train_from_folder
+from inpaint_nb.video import VideoDataset, write_clip_record
 
 shared = Path(__file__).parents[2]/'shared'
 golden = shared/'reference/golden/extras_training.npz'
@@ -332,6 +335,48 @@ def test_compiled_is_the_same_network(data, tmp_path, through):
     compiled = run(data, tmp_path, compile=True)
     assert [row['train_loss'] for row in compiled] == pytest.approx([row['train_loss'] for row in history], rel=1e-4)
     torch.testing.assert_close(weights(tmp_path/f'{NAME}.checkpoint.pth'), expected, rtol=1e-3, atol=1e-5)
+
+# ---- clips
+
+VIDEO = dict(video=True, loss='temporal_l1dct', batch_size=2, num_samples=60, backward_step=1)
+
+@pytest.fixture(scope='module')
+def clips(tmp_path_factory):
+    "Clips of moving noise, with a hole that moves along."
+    root = tmp_path_factory.mktemp('clips')
+    for part, number in (('train', 4), ('eval', 3)):
+        (root/part).mkdir()
+        for i in range(number):
+            rng, masks = np.random.RandomState(100 * len(part) + i), np.zeros((12, 64, 64), bool)
+            wide = np.kron(rng.randint(0, 255, (8, 12, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+            for t in range(12): masks[t, 8:56, 20 + t:30 + t] = True
+            write_clip_record(root/part, f'noise_{i}', np.stack([wide[:, 2 * t:2 * t + 64] for t in range(12)]), masks)
+    return root
+
+def test_clips_resume_exactly(clips, tmp_path):
+    history = run(clips, tmp_path/'through', **VIDEO)
+    with pytest.raises(Interrupted): run(clips, tmp_path/'stopped', StopAfter(4), **VIDEO)
+    assert lasting(run(clips, tmp_path/'stopped', resume=True, **VIDEO)) == lasting(history)
+    assert torch.equal(*[weights(tmp_path/f'{name}/{NAME}.checkpoint.pth') for name in ('through', 'stopped')])
+    assert [row['flicker'] is not None for row in history] == [False, True, True] and history[1]['flicker'] > 0
+    assert sorted(path.name for path in (tmp_path/'through/eval').iterdir()) == ['1.png', '1.webp', '2.png', '2.webp']
+    assert Image.open(tmp_path/'through/eval/1.webp').n_frames == 12
+
+def test_a_loss_sees_one_clip_at_a_time(clips):
+    "Two clips in a batch cost the mean of what they cost alone: no temporal term joins the last frame of one to the first of the next."
+    config = replace(QUICK, **VIDEO)
+    step = train.PlainStep(Tiny(), create_loss('temporal_l1dct'), config, train.Compute(config))
+    x, mask, y = [torch.stack(parts) for parts in zip(*[VideoDataset(clips/'train', False, 52)[i][:3] for i in range(2)])]
+    with step.judging(), torch.no_grad():
+        _, both = step.compare(x, mask, y)
+        alone = [step.compare(x[i:i + 1], mask[i:i + 1], y[i:i + 1])[1] for i in range(2)]
+    torch.testing.assert_close(both, sum(alone) / 2)
+
+def test_photo_settings_for_clips_are_refused(data, clips, tmp_path):
+    with pytest.raises(ValueError, match='given with --video'): run(data, tmp_path/'model', arch='light_video_inpaint_v1')
+    with pytest.raises(FileNotFoundError): run(data, tmp_path/'model', **VIDEO)
+    with pytest.raises(FileNotFoundError): run(clips, tmp_path/'model')
+    assert not (tmp_path/'model').exists()
 
 # ---- several processes
 
