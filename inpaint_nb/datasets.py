@@ -7,11 +7,12 @@ __all__ = ['PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS',
            'batch_of_one', 'photo_size', 'read_photo', 'keyed_random', 'draw_divergence', 'PhotoParameters',
            'working_size', 'draw_parameters', 'place_photo', 'photo_holes', 'two_pictures', 'window_sums',
            'draw_places', 'best_crop', 'encode_png', 'record_note', 'write_record', 'RecordOptions', 'PhotoError',
-           'open_photo', 'photo_depth', 'photo_crops', 'finished_records', 'check_records', 'run_in_order',
-           'count_workers', 'PhotoResult', 'RecordSummary', 'RecordMaker', 'make_folder', 'make_image_records',
-           'list_records', 'read_record', 'record_sheet', 'record_page', 'record_groups', 'RecordBrowser',
-           'thicken_mask', 'hard_crop', 'grid_crop', 'adjust_brightness', 'adjust_contrast', 'adjust_saturation',
-           'adjust_hue', 'jitter_colour', 'InpaintDataset', 'HardExampleSampler']
+           'open_photo', 'photo_depth', 'photo_crops', 'check_options', 'finished_records', 'check_records',
+           'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult', 'RecordSummary', 'RecordMaker',
+           'make_folder', 'make_image_records', 'list_records', 'read_record', 'record_sheet', 'record_page',
+           'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop', 'adjust_brightness',
+           'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'InpaintDataset',
+           'HardExampleSampler']
 
 # %% ../nbs/02_datasets.ipynb #6408ed43
 import hashlib, html, json, math, os, random, signal, struct, tempfile, threading, time, zlib
@@ -383,7 +384,11 @@ def photo_crops(
     return crops
 
 # %% ../nbs/02_datasets.ipynb #9b997b89
-def _check_options(mask_file: Path, then: dict, now: RecordOptions):
+def check_options(
+    mask_file: Path,  # of a record
+    then: dict,  # options in its note
+    now: RecordOptions,  # options of this run
+):
     "Refuse to continue records that were made with other options."
     for name, value in asdict(now).items():
         if name != 'num_samples' and then.get(name) != value:
@@ -400,7 +405,7 @@ def finished_records(
     for mask_file in there.values():
         try: note = record_note(mask_file)
         except OSError: return None
-        _check_options(mask_file, note.get('options', {}), options)
+        check_options(mask_file, note.get('options', {}), options)
         if note['options']['num_samples'] < options.num_samples: return None
         return len(there) if {tuple(kept) for kept in note['kept']} & stems.keys() <= there.keys() else None
 
@@ -415,7 +420,7 @@ def check_records(
     for name in ours:
         try: note = record_note(folder/name)
         except OSError: continue  # damaged: its photo is done again
-        return _check_options(folder/name, note.get('options', asdict(options)), options)
+        return check_options(folder/name, note.get('options', asdict(options)), options)
 
 # %% ../nbs/02_datasets.ipynb #34e07cb5
 def run_in_order(
@@ -446,7 +451,7 @@ def count_workers(
 
 # %% ../nbs/02_datasets.ipynb #24a9a924
 @contextmanager
-def _one_thread_each():
+def one_thread_each():
     "One thread in each worker, and SIGTERM as good as Ctrl-C, for a while."
     before, before_cv = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1); cv2.setNumThreads(1)
@@ -596,7 +601,7 @@ def make_image_records(
     folders = {part: make_folder(Path(data_dir)/part) for part in photos}
     for folder in folders.values(): check_records(folder, options)
     summary = RecordSummary()
-    with _one_thread_each():
+    with one_thread_each():
         for part, files in photos.items():
             maker = RecordMaker(folders[part], options, model)
             results = run_in_order(map(maker.plan, files), workers, maker.stop)

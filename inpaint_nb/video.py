@@ -33,7 +33,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from .datasets import (
-    LEAST_HOLE, RIM, PhotoError, PhotoParameters, RecordMaker, RecordOptions, RecordSummary, _check_options, _one_thread_each, best_crop, count_workers, draw_parameters,
+    LEAST_HOLE, RIM, PhotoError, PhotoParameters, RecordMaker, RecordOptions, RecordSummary, check_options, one_thread_each, best_crop, count_workers, draw_parameters,
     grid_crop, hard_crop, keyed_random, list_photos, list_records, make_folder, photo_depth, photo_holes, place_photo, read_photo, read_record, record_note,
     record_page, run_in_order, thicken_mask, write_record)
 from .depth import DepthModel, create_depth_model
@@ -439,7 +439,7 @@ def finished_sequence(
     for record in there.values():
         try: note = clip_note(record)
         except OSError: return None
-        _check_options(record, note.get('options', {}), options)
+        check_options(record, note.get('options', {}), options)
         if note['options']['num_samples'] < options.num_samples: return None
         return (len(there), note['start']) if {tuple(kept) for kept in note['kept']} & stems.keys() <= there.keys() else None
 
@@ -457,7 +457,7 @@ def check_clip_records(
     for name in filter(lambda name: name.startswith(begin), names):
         try: note = clip_note(folder/name)
         except OSError: continue  # damaged: made again
-        return _check_options(folder/name, note.get('options', asdict(options)), options)
+        return check_options(folder/name, note.get('options', asdict(options)), options)
 
 # %% ../nbs/02a_video.ipynb #98c15ef7
 @dataclass
@@ -629,7 +629,7 @@ def make_video_records(
     clips = [path for path in list_clips(dataset_dir) if path.resolve() != data_dir.resolve()]
     maker = ClipMaker(make_folder(data_dir), options, create_depth_model(model_type, resolution, seed), workers, batch_size)
     summary = ClipSummary()
-    with _one_thread_each():
+    with one_thread_each():
         for path in clips:
             try: _one_clip(path, maker, workers, summary, progress)
             except ClipError as error:

@@ -53,7 +53,7 @@ def distributions(option: str) -> set[str]:
 
 def test_requires_what_it_imports_and_nothing_else():
     code = [path.read_text(encoding='utf-8') for path in (ROOT/'inpaint_nb').glob('*.py')]
-    unseen = {'lpips', 'tensorboard', 'decord'}  # for its weights; by torch.utils.tensorboard; for video, which comes next
+    unseen = {'lpips', 'tensorboard'}  # for its weights; by torch.utils.tensorboard
     needed = distributions('requirements') - unseen
     assert imported(*code) - {'ipython'} == needed  # IPython comes with ipywidgets
 

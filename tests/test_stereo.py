@@ -1,16 +1,23 @@
-"""Stereo pictures: what must hold for any size, network and eye, and for the reference's weights."""
+"""Stereo pictures and clips: what must hold for any size, network and eye, and for the reference's weights."""
+import dataclasses, os, signal, time
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from commands import Running, run
+from inpaint_nb.depth import DepthModel, create_depth_model, read_depth, write_depth
 from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
 from inpaint_nb.models import create_model, load_model
-from inpaint_nb.scenes import random_scene
-from inpaint_nb.stereo import (PACKINGS, StereoViews, choose_device, half_side_by_side, hole_to_fill, inpaint_view, make_stereo,
-                               read_picture, repeat_background, save_picture, side_by_side, stereo_photo, tiles_to_fill)
+from inpaint_nb.scenes import random_clip, random_scene
+from inpaint_nb.stereo import (PACKINGS, StereoOptions, StereoViews, add_sound, choose_device, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
+                               hole_to_fill, inpaint_view, make_stereo, open_views, read_frames, read_picture, repeat_background, save_picture, shot_depths, shots,
+                               side_by_side, stereo_clip, stereo_file, stereo_frames, stereo_photo, tiles_to_fill)
+from inpaint_nb.video import open_clip
 from inpaint_nb.warp import forward_warp
 
 SHARED = Path(__file__).parents[2] / 'shared'
@@ -266,3 +273,255 @@ def test_choose_device(monkeypatch, gpu, found, device):
     if device: assert choose_device(gpu) == torch.device(device)
     else:
         with pytest.raises(ValueError, match=f'from 0 to {found - 1}, or -1'): choose_device(gpu)
+
+
+# --- clips -----------------------------------------------------------------------------------------------------------------
+
+def write_film(path, frames, rate=24, sound='aac', times=None):
+    "A small video file, with a tone; `times` in milliseconds for a variable rate."
+    with av.open(str(path), 'w') as container:
+        video = container.add_stream('libx264', rate=rate, options=dict(crf='12'))
+        video.height, video.width, video.pix_fmt = *frames[0].shape[:2], 'yuv444p' if frames[0].shape[0] % 2 else 'yuv420p'
+        if times is not None: video.codec_context.time_base = Fraction(1, 1000)
+        audio = container.add_stream(sound, rate=8000 if sound == 'pcm_alaw' else 48000, layout='mono') if sound else None
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
+            if times is not None: frame.pts, frame.time_base = times[number], Fraction(1, 1000)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        if not sound: return
+        seconds = len(frames) / rate
+        tone = np.sin(2 * np.pi * 440 * np.arange(int(seconds * audio.rate)) / audio.rate).astype(np.float32)[None] / 4
+        for start in range(0, tone.shape[1], 1024):
+            piece = av.AudioFrame.from_ndarray(tone[:, start:start + 1024], format='flt', layout='mono')
+            piece.sample_rate, piece.pts, piece.time_base = audio.rate, start, Fraction(1, audio.rate)
+            container.mux(audio.encode(piece))
+        container.mux(audio.encode())
+
+
+def rgb(*seeds, frames=14, size=(64, 96)):
+    "Frames of moving scenes, one scene after the other."
+    return [eight_bits(scene.image) for seed in seeds for scene in random_clip(seed, frames, size)]
+
+
+def sound_of(path) -> tuple[str, list[bytes]]:
+    with av.open(str(path)) as container:
+        return container.streams.audio[0].codec_context.name, [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+@pytest.fixture(scope='module')
+def films(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('films')
+    write_film(folder / 'clip.mp4', rgb(5))
+    return folder
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mkv', '.mov'])
+def test_clip_keeps_frames_rate_and_sound(tmp_path, films, suffix):
+    out, = stereo_clip(films / 'clip.mp4', tmp_path / f'a{suffix}', progress=False)
+    before, after = open_clip(films / 'clip.mp4'), open_clip(out)
+    assert len(after) == 14 and after.size == (192, 64)
+    assert np.abs(after.times - before.times).max() < 0.001
+    assert sound_of(out) == sound_of(films / 'clip.mp4')
+    with av.open(str(out)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == 'h264' and stream.format.name == 'yuv420p' and stream.codec_context.colorspace == 1
+        assert abs(float(stream.average_rate) - 24) < 0.01
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_sound_that_mp4_cannot_hold(tmp_path):
+    write_film(tmp_path / 'a.mkv', rgb(5), sound='pcm_alaw')
+    with av.open(str(stereo_clip(tmp_path / 'a.mkv', tmp_path / 'a.mp4', progress=False)[0])) as container:
+        assert container.streams.audio[0].codec_context.name == 'aac'
+        wave = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+        assert abs(len(wave) / container.streams.audio[0].rate - 14 / 24) < 0.2
+        tone = np.abs(np.fft.rfft(wave[1024:4096])).argmax() * container.streams.audio[0].rate / 3072
+        assert abs(tone - 440) < 10
+    assert sound_of(stereo_clip(tmp_path / 'a.mkv', tmp_path / 'b.mkv', progress=False)[0])[0] == 'pcm_alaw'
+
+
+def test_sound_stays_with_the_picture(tmp_path):
+    "A file whose pictures begin half a second after the sound."
+    write_film(tmp_path / 'a.mkv', rgb(5), times=[500 + 40 * number for number in range(14)])
+    out, = stereo_clip(tmp_path / 'a.mkv', tmp_path / 'b.mkv', progress=False)
+    def lead(path):
+        with av.open(str(path)) as container: first = {stream.type: float(next(container.decode(stream)).time) for stream in container.streams if not container.seek(0)}
+        return first['video'] - first['audio']
+    assert abs(lead(out) - lead(tmp_path / 'a.mkv')) < 0.01
+
+
+def test_variable_rate(tmp_path):
+    times = [0, 33, 66, 200, 210, 400, 433, 466, 900, 933, 966, 1000, 1500, 1533]
+    write_film(tmp_path / 'a.mkv', rgb(5), sound=None, times=times)
+    out, = stereo_clip(tmp_path / 'a.mkv', tmp_path / 'b.mp4', progress=False)
+    assert np.abs(open_clip(out).times * 1000 - times).max() < 1
+
+
+def test_all_formats_of_a_clip(tmp_path, films):
+    files = stereo_clip(films / 'clip.mp4', tmp_path / 'out', format=','.join(PACKINGS), progress=False)
+    assert [file.name for file in files] == [f'clip{packing.ending}.mp4' for packing in PACKINGS.values()]
+    assert [open_clip(file).size[0] for file in files] == [192, 96, 96, 96, 96, 96, 192]
+    assert all(len(open_clip(file)) == 14 for file in files)
+
+
+def test_frames_are_those_of_the_photo(tmp_path, films, model):
+    "A clip of one frame is a photo; with depth of its own each frame is one."
+    clip = open_clip(films / 'clip.mp4')
+    options = StereoOptions(divergence=5)
+    maps = [tmp_path / f'{number:02}.png' for number in range(14)]
+    for number, path in enumerate(maps): write_depth(random_scene(number, size=(64, 96)).depth, path)
+    for number, views in enumerate(stereo_frames(clip, options, model=model, maps=maps)):
+        image = torch.from_numpy(clip[number]).permute(2, 0, 1)[None] / 255
+        alone = make_stereo(image, read_depth(maps[number]), model, 5)
+        assert torch.equal(views.left, alone.left) and torch.equal(views.right_mask, alone.right_mask)
+
+
+@pytest.mark.parametrize('frames', [1, 7, 12, 13, 22, 30])
+def test_windows_equal_the_whole_clip(frames):
+    torch.manual_seed(2)
+    network = create_model('light_video_inpaint_v1', base_dim=16).eval()
+    for name, weights in network.named_parameters():
+        if 'proj_spatial' in name: torch.nn.init.normal_(weights, std=0.1)
+    scenes = random_clip(3, frames, (64, 64))
+    opened = [open_views(scene.image, scene.depth, 6, view='right') for scene in scenes]
+    streamed = torch.cat([views.right for views in fill_stream(iter(opened), network)])
+    whole = fill_views(StereoViews(*[None if part[0] is None else torch.cat(part) for part in zip(*opened)]), network).right
+    assert len(streamed) == frames and (streamed - whole).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize('length, overlap', [(1, 0), (5, 2), (12, 3), (24, 8)])
+def test_stream_is_constant(length, overlap):
+    "Frames go out in order, and no later than a window after they came in."
+    for number in (0, 1, length, length + 1, 200):
+        read = [0]
+        def items():
+            for item in range(number): read[0] += 1; yield item
+        for count, (item, (value,)) in enumerate(fade_windows(items(), lambda window: [(torch.tensor(float(item)),) for item in window], length, overlap)):
+            assert item == count == value and read[0] - count <= length + 1
+        assert read[0] == number
+
+
+def test_a_cut_begins_anew(tmp_path):
+    write_film(tmp_path / 'two.mp4', rgb(5, 33, size=(96, 128)), sound=None)
+    clip = open_clip(tmp_path / 'two.mp4')
+    assert [len(list(shot)) for shot in shots(read_frames(clip))] == [14, 14]
+    model = create_depth_model('Pseudo')
+    second = list(enumerate(clip.frames()))[14:]
+    alone = [depth for _, depth in shot_depths(second, clip, model)]
+    opened = [StereoOptions(seed=0).warp(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, depth) for (_, pixels), depth in zip(second, alone)]
+    together = list(stereo_frames(clip, StereoOptions(seed=0)))[14:]
+    for views, expected in zip(together, opened): assert torch.equal(views.right, fill_views(expected).right)
+
+
+class Stretching(DepthModel):
+    "Depth that is right up to a scale of its own for each picture."
+    def estimate(self, images, paths=None): return images.mean(1, keepdim=True) * 5 + 3
+
+
+def test_network_depth_does_not_flicker(films):
+    clip = open_clip(films / 'clip.mp4')
+    frames = list(enumerate(clip.frames()))
+    frames[7] = 7, frames[7][1].copy()
+    frames[7][1][:8, :8] = 255 - frames[7][1][:8, :8] // 8
+    slow = torch.cat([depth for _, depth in shot_depths(frames, clip, Stretching())])
+    assert slow.min() >= 0 and slow.max() <= 1
+    fast = torch.cat([Stretching().infer(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255) for _, pixels in frames])
+    jump = lambda depth: (depth[7, :, 16:] - depth[6, :, 16:]).mean().abs()
+    assert jump(slow) <= jump(fast)
+
+
+def test_depth_by_name_and_by_order(tmp_path, films):
+    clip = open_clip(films / 'clip.mp4')
+    (tmp_path / 'maps').mkdir()
+    for number in range(14): write_depth(random_scene(number, size=(32, 48)).depth, tmp_path / f'maps/{number:08}.png')
+    by_order, = stereo_clip(clip.path, tmp_path / 'order.mp4', depth_file=tmp_path / 'maps', progress=False)
+    by_name, = stereo_clip(clip.path, tmp_path / 'name.mp4', model_type=f"Files:{tmp_path / 'maps'}", progress=False)
+    assert by_order.read_bytes() == by_name.read_bytes()
+    (tmp_path / 'maps/00000013.png').unlink()
+    with pytest.raises(ValueError, match='13 depth maps, but .* 14 frames'): stereo_clip(clip.path, tmp_path / 'never.mp4', depth_file=tmp_path / 'maps')
+    with pytest.raises(FileNotFoundError, match='00000013'): stereo_clip(clip.path, tmp_path / 'never.mp4', model_type=f"Files:{tmp_path / 'maps'}", progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['maps', 'name.mp4', 'order.mp4']
+
+
+@pytest.mark.parametrize('frames, size', [(1, (64, 96)), (3, (5, 5)), (2, (33, 47))])
+def test_small_clips(tmp_path, frames, size):
+    pixels = [np.random.default_rng(number).integers(0, 255, (*size, 3), dtype=np.uint8) for number in range(frames)]
+    (tmp_path / 'frames').mkdir()
+    for number, picture in enumerate(pixels): Image.fromarray(picture).save(tmp_path / f'frames/{number}.png')
+    out, = stereo_file(tmp_path / 'frames', tmp_path / 'Übung mit Leerzeichen 映画.mp4', format='anaglyph', progress=False)
+    after = open_clip(out)
+    assert len(after) == frames and after.size == (size[1] + size[1] % 2, size[0] + size[0] % 2)
+    again, = stereo_file(out, tmp_path / 'twice', progress=False)
+    assert len(open_clip(again)) == frames
+
+
+@pytest.fixture(scope='module')
+def bad_clips(films):
+    write_film(films / 'cut.mkv', rgb(5, 5), sound='aac')
+    data = (films / 'cut.mkv').read_bytes()
+    (films / 'cut.mkv').write_bytes(data[:len(data) * 2 // 3])
+    (films / 'empty.mp4').touch()
+    (films / 'text.mp4').write_text('hello')
+    (films / 'header cut.mp4').write_bytes((films / 'clip.mp4').read_bytes()[:4000])
+    (films / 'nothing').mkdir()
+    with av.open(str(films / 'sound.mp4'), 'w') as container:
+        for _, packets in add_sound(films / 'clip.mp4', container): container.mux(packets)
+    return films
+
+
+@pytest.mark.parametrize('name, status, says', [
+    ('empty.mp4', 1, 'it is empty'), ('text.mp4', 1, 'text.mp4'), ('header cut.mp4', 1, 'header cut.mp4'), ('sound.mp4', 1, 'only sound'), ('nothing', 1, 'without pictures'),
+    ('nowhere.mp4', 1, 'nowhere.mp4'), ('clip.mp4 --crf 52', 2, 'crf'), ('clip.mp4 --format sbs', 2, 'sbs'), ('clip.mp4 --divergence -1', 2, 'divergence'),
+    ('clip.mp4 --depth-file nothing', 1, '0 depth maps'), ('clip.mp4 --checkpoint-file text.mp4', 1, 'text.mp4'), ('clip.mp4 -o clip.mp4', 2, 'the clip itself'), ('clip.mp4 -o a.avi', 2, '.mp4, .mkv, .mov')])
+def test_bad_clip(tmp_path, bad_clips, name, status, says):
+    "One line, the right status, nothing written, an old file as it was."
+    (tmp_path / 'out.mp4').write_bytes(b'old')
+    before = sorted(path.name for path in bad_clips.iterdir())
+    file, *options = [name] if name == 'header cut.mp4' else name.split()
+    done = run('inpaint_stereo', file, '-o', tmp_path / 'out.mp4', *options, cwd=bad_clips)
+    assert done.returncode == status and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1 and says in done.stderr, done.stderr
+    assert (tmp_path / 'out.mp4').read_bytes() == b'old' and len(list(tmp_path.iterdir())) == 1
+    assert sorted(path.name for path in bad_clips.iterdir()) == before
+
+
+def test_clip_that_was_broken_off(tmp_path, bad_clips):
+    done = run('inpaint_stereo', bad_clips / 'cut.mkv', '-o', tmp_path / 'out.mp4')
+    assert done.returncode == 0 and 'cut.mkv' in done.stderr
+    assert 5 < len(open_clip(tmp_path / 'out.mp4')) < 28
+
+
+def test_interrupted(tmp_path):
+    "Ctrl-C in the middle: 130, one line, the old file as it was, nothing half."
+    (tmp_path / 'out.mp4').write_bytes(b'old')
+    write_film(tmp_path / 'long.mp4', rgb(5) * 40, sound=None)
+    running = Running('inpaint_stereo', tmp_path / 'long.mp4', '-o', tmp_path / 'out.mp4')
+    beside = tmp_path / '.out.mp4.tmp'
+    for _ in range(1200):
+        if beside.exists() or running.poll() is not None: break
+        time.sleep(0.05)
+    assert beside.exists()
+    os.kill(running.pid, signal.SIGINT)
+    done = running.wait(60)
+    assert done.returncode == 130 and done.stderr.splitlines()[-1].startswith('interrupted: ')
+    assert (tmp_path / 'out.mp4').read_bytes() == b'old' and not beside.exists()
+
+
+def test_no_encoder(tmp_path, films, monkeypatch):
+    monkeypatch.setattr(av, 'codecs_available', {'mpeg4', 'aac'})
+    with pytest.raises(RuntimeError, match='no H.264 encoder'): stereo_clip(films / 'clip.mp4', tmp_path / 'a.mp4', progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+VIDEOS = sorted((SHARED / 'data/videos').glob('*.mp4'))
+
+@pytest.mark.skipif(not VIDEOS, reason='the clips are not beside the checkout')
+@pytest.mark.parametrize('path', VIDEOS, ids=lambda path: path.stem)
+def test_real_clips(tmp_path, path, monkeypatch):
+    "The first twenty frames, one eye made: the other one is the clip."
+    clip = open_clip(path)
+    monkeypatch.setattr('inpaint_nb.stereo.open_clip', lambda _: dataclasses.replace(clip, times=clip.times[:20]))
+    out, = stereo_clip(path, tmp_path / 'a.mp4', view='right', crf=12, progress=False)
+    after = open_clip(out)
+    assert len(after) == 20 and np.abs(after.times - clip.times[:20]).max() < 0.002
+    for number in (0, 19): assert np.abs(after[number][:, :clip.size[0]].astype(int) - clip[number]).mean() < 2.5
