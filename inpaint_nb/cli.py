@@ -88,9 +88,14 @@ def is_first_process() -> bool:
 
 class Parser(argparse.ArgumentParser):
     "An argument parser that complains in one line."
-    def error(self, message: str):
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        "What the command line says; where an option is unknown, the complaint names the command that was meant."
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown: self.error(f'unrecognized arguments: {" ".join(unknown)}', getattr(found, 'command', ''))
+        return found
+    def error(self, message: str, command: str = ''):
         "Say what is wrong with the command line and end with 2."
-        self.exit(2, f'error: {message}; {self.prog} -h lists all options\n' if is_first_process() else None)
+        self.exit(2, f'error: {message}; {f"{self.prog} {command}".strip()} -h lists all options\n' if is_first_process() else None)
 
 # %% ../nbs/08_cli.ipynb #9803100e
 def error_line(
