@@ -585,7 +585,9 @@ def test_a_step_does_not_wait_for_the_device(data, tmp_path, monkeypatch):
     (dict(scheduler='x'), '--scheduler'), (dict(amp_float='fp8'), '--amp-float'), (dict(arch='inpaint.big'), '--arch'), (dict(learning_rate=-1), '--learning-rate'),
     (dict(max_epoch=0), '--max-epoch'), (dict(reset_state=True), '--resume'), (dict(num_workers=-1), '--num-workers'), (dict(loss='temporal_l1dct'), 'single pictures'),
     (dict(ema_decay=1), '--ema-decay'), (dict(learning_rate_decay_step=()), '--learning-rate-decay-step'), (dict(learning_rate_decay_step=(0,)), '--learning-rate-decay-step'),
-    (dict(lpips_weights='vgg.pth'), '--lpips-weights'), (dict(momentum=-1), '--momentum'), (dict(warmup_epoch=float('nan')), '--warmup-epoch')])
+    (dict(lpips_weights='vgg.pth'), '--lpips-weights'), (dict(momentum=-1), '--momentum'), (dict(warmup_epoch=float('nan')), '--warmup-epoch'),
+    (dict(seed=-7), '--seed'), (dict(gpu=-5), '--gpu'), (dict(clip_grad_norm=0), '--clip-grad-norm'), (dict(learning_rate=1e-9), '--learning-rate-cosine-min'),
+    (dict(optimizer='adamw_schedulefree', adam_beta1=0), 'above 0 for adamw_schedulefree'), (dict(optimizer='sgd_schedulefree', momentum=0), '--momentum')])
 def test_wrong_settings(data, tmp_path, options, message):
     with pytest.raises(ValueError) as error: run(data, tmp_path/'model', **options)
     assert message in str(error.value) and '\n' not in str(error.value)
