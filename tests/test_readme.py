@@ -49,7 +49,7 @@ def write_clip(path, seed):
 SMALL = {  # what makes a command of README.md short enough for a test
     'inpaint_create_training_data': '--size 128',
     'inpaint_train': '--size 64 --num-samples 8 --batch-size 4 --backward-step 1 --max-epoch 1 --learning-rate-cycles 1 --num-workers 0 --gpu -1',
-    'inpaint_stereo': '',
+    'inpaint_stereo': '--view right',
 }
 
 
@@ -68,6 +68,8 @@ def test_the_other_commands_work(tmp_path):
         done = run(program, *arguments, *SMALL[program].split(), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path/'photo_3d').iterdir()) == ['photo_LRF_Full_SBS.png', 'photo_redcyan.png']
+    film = cv2.VideoCapture(str(tmp_path/'clip_3d.mp4'))
+    assert (film.get(cv2.CAP_PROP_FRAME_COUNT), film.get(cv2.CAP_PROP_FRAME_WIDTH)) == (32, 640)
 
 
 def test_python_example_is_run_by_the_notebook():
