@@ -438,14 +438,21 @@ def load_dinov2() -> DINOv2: # ready for use
 class TemporalGradient(Loss):
     "Mean absolute error of the changes from frame to frame."
     temporal = True
+    def __init__(self,
+        masked: bool = False, # count only pixels that are in the hole before and after
+    ):
+        super().__init__()
+        self.masked = masked
     def forward(self,
         pred: Tensor, # frames c h w
         target: Tensor, # frames c h w
-        mask: Tensor | None = None, # not used
+        mask: Tensor | None = None, # frames 1 h w, 0..1 or bool, counts if masked
     ) -> Tensor: # scalar
         "Zero for a single frame, which does not change."
-        change = (pred.float() - target.float()).diff(dim=0)
-        return change.abs().sum() / max(1, change.numel())
+        change = (pred.float() - target.float()).diff(dim=0).abs()
+        if not self.masked or mask is None: return change.sum() / max(1, change.numel())
+        stays = mask[1:].float() * mask[:-1].float()
+        return (change * stays).sum() / (stays.sum() * pred.shape[1]).clamp(min=1e-6)
 
 # %% ../nbs/03a_losses.ipynb #b9e94bca
 class TemporalSmoothing(Loss):
@@ -482,6 +489,7 @@ LOSSES: dict[str, Callable[..., nn.Module]] = { # add your own
     'l1lpips': lambda lpips_weights=None: WithLPIPS(ClampLoss(L1()), 0.4, load_lpips(lpips_weights)),
     'l1dctlpips': lambda lpips_weights=None: WithLPIPS(_l1dct(), 0.2, load_lpips(lpips_weights)),
     'l1dinov2': lambda: Weighted((1, ClampLoss(L1())), (0.1, load_dinov2())),
+    'temporal_masked_l1': lambda: Weighted((0.5, MaskedL1()), (0.5, TemporalGradient(masked=True)), diff_aug=False),
     'temporal_l1dct': _temporal_l1dct,
     'temporal_l1lpips': lambda lpips_weights=None: WithLPIPS(_over_time((0.8, ClampLoss(L1()))), 0.2, load_lpips(lpips_weights)),
     'temporal_l1dctlpips': lambda lpips_weights=None: WithLPIPS(_temporal_l1dct(), 0.2, load_lpips(lpips_weights)),
