@@ -30,7 +30,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from fastcore.meta import delegates
 from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -340,14 +339,13 @@ def warp(self: StereoOptions,
     return open_views(image, depth, self.divergence, self.convergence, self.view, self.inner_dilation, self.outer_dilation)
 
 # %% ../nbs/06_stereo.ipynb #664cc664
-@delegates(StereoOptions)
 def stereo_photo(
     photo: str | Path,  # picture file
     out: str | Path,  # picture file (.png, .jpg) or folder
     checkpoint_file: str | Path | None = None,  # see `StereoOptions`
     depth_file: str | Path | None = None,  # see `StereoOptions`
     progress: bool = True,  # show a progress bar
-    **kwargs,
+    **kwargs,  # further fields of `StereoOptions`
 ) -> list[Path]:  # files written
     "A photo as stereo pictures."
     options = StereoOptions(checkpoint_file, depth_file, **kwargs)
@@ -610,14 +608,13 @@ def depth_frames(
     if len(maps) not in (len(clip), len(clip) + clip.missing): raise ValueError(f'{folder} holds {len(maps)} depth maps, but {clip.path} has {len(clip)} frames: is it the depth of another clip?')
     return maps
 
-@delegates(StereoOptions)
 def stereo_clip(
     clip: str | Path,  # video file or folder of frames
     out: str | Path,  # video file (.mp4, .mkv, .mov) or folder
     checkpoint_file: str | Path | None = None,  # see `StereoOptions`
     depth_file: str | Path | None = None,  # folder with a depth map for each frame, instead of a depth model
     progress: bool = True,  # show a progress bar
-    **kwargs,
+    **kwargs,  # further fields of `StereoOptions`
 ) -> list[Path]:  # files written
     "A clip as stereo clips, in constant memory."
     options = StereoOptions(checkpoint_file, depth_file, **kwargs)
@@ -641,7 +638,6 @@ def is_clip(
     if path.is_dir() and not frame_files(path): raise FileNotFoundError(f'{path} is a folder without pictures: give a photo, a video file or a folder of frames')
     return path.is_dir() or path.suffix.lower() in VIDEO_ENDINGS
 
-@delegates(StereoOptions)
 def stereo_file(
     photo_or_clip: str | Path,  # photo, video file, or folder of the frames of a clip
     out: str | Path,  # file (.png, .jpg for a photo, .mp4, .mkv, .mov for a clip) or folder

@@ -13,7 +13,7 @@ __all__ = ['READERS', 'VIDEO_ENDINGS', 'ClipError', 'DecordReader', 'AVReader', 
 # %% ../nbs/02a_video.ipynb #2e414f21
 import base64, hashlib, html, math, os, re, shutil, threading, time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from io import BytesIO
@@ -46,12 +46,16 @@ class ClipError(ValueError):
 
 class DecordReader:
     "Frames of a video file, by decord."
-    def __init__(self, path: Path):
+    def __init__(self,
+        path: Path,  # of the file
+    ):
         import decord
         decord.logging.set_level(decord.logging.QUIET)
         self.frames = decord.VideoReader(str(path))
 
-    def read(self, number: int) -> np.ndarray:  # H,W,3 RGB uint8
+    def read(self,
+        number: int,  # from 0
+    ) -> np.ndarray:  # H,W,3 RGB uint8
         "One frame; cheap if it is one of the next."
         return self.frames[number].asnumpy()
 
@@ -63,7 +67,7 @@ class DecordReader:
 class AVReader:
     "Frames of a video file, by PyAV."
     def __init__(self,
-        path: Path,
+        path: Path,  # of the file
         careful: bool = False,  # in one thread: slow, but always the same up to a damaged place
     ):
         self.path, self.careful = path, careful
@@ -76,7 +80,9 @@ class AVReader:
         stream.thread_type = 'NONE' if self.careful else 'AUTO'
         self.frames = self.container.decode(stream)
 
-    def read(self, number: int) -> np.ndarray:  # H,W,3 RGB uint8
+    def read(self,
+        number: int,  # from 0
+    ) -> np.ndarray:  # H,W,3 RGB uint8
         "One frame; cheap if it is one of the next."
         if number < self.next: self.close(); self.rewind()
         for frame in self.frames:
@@ -98,12 +104,16 @@ def frame_files(
 
 class PictureReader:
     "Frames of a folder of pictures."
-    def __init__(self, path: Path):
+    def __init__(self,
+        path: Path,  # of the folder
+    ):
         self.files = frame_files(path)
         if not self.files: raise ClipError('there are no pictures in this folder')
         self.size = None
 
-    def read(self, number: int) -> np.ndarray:  # H,W,3 RGB uint8
+    def read(self,
+        number: int,  # from 0
+    ) -> np.ndarray:  # H,W,3 RGB uint8
         "One frame."
         file = self.files[number]
         try: frame = read_photo(file.read_bytes())
@@ -122,14 +132,14 @@ def _reason(error: Exception) -> str:
     "Why a clip cannot be read; what decoders say to that is for their makers."
     return str(error) if isinstance(error, ClipError) else 'it is damaged, broken off or of an unknown kind'
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clip:
     "What is known of a clip without reading it again."
     path: Path  # video file or folder of frames
     times: np.ndarray  # seconds from the first frame, one for each frame
     size: tuple[int, int]  # width and height of the upright frames, pixels
     reader: str  # name in `READERS`
-    missing: int = 0  # frames that the file says it has, and has not
+    missing: int = 0  # frames that the file promises, and has not; an estimate if it promises only a duration
 
     def __len__(self) -> int: return len(self.times)
 
@@ -163,20 +173,37 @@ def reading(self: Clip) -> Iterator[Callable[[int], np.ndarray]]:  # of a frame'
         for reader in readers: reader.close()
 
 # %% ../nbs/02a_video.ipynb #f6f91290
-def _times(packets: list[av.Packet], stream: av.video.stream.VideoStream) -> np.ndarray:  # seconds, ascending
-    "When each frame of a file is shown; some are there only for others to be decoded."
-    stamps = [packet.dts if packet.pts is None else packet.pts for packet in packets if not packet.is_discard]
+def _packets(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> tuple[list[tuple], float]:  # seconds
+    "Of each packet with a frame: pts, dts, and whether it is only there for others to be decoded; and when the last packet of any stream ends."
+    stamps, end = [], 0.0
+    for packet in container.demux():
+        if not packet.size: continue
+        if packet.pts is not None: end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index == stream.index: stamps.append((packet.pts, packet.dts, packet.is_discard))
+    return stamps, end
+
+def _times(packets: list[tuple], stream: av.video.stream.VideoStream) -> np.ndarray:  # seconds, ascending
+    "When each frame of a file is shown; evenly, if most time stamps are missing or the same."
+    stamps = [dts if pts is None else pts for pts, dts, discard in packets if not discard]
     if not stamps: raise ClipError('there are no frames in it')
-    if None in stamps: return np.arange(len(stamps)) / float(stream.average_rate or 25)
+    if None in stamps or 2 * len(set(stamps)) <= len(stamps): return np.arange(len(stamps)) / float(stream.average_rate or 25)
     return np.sort(np.array(stamps) * float(stream.time_base))
 
+def _missing(container: av.container.InputContainer, stream: av.video.stream.VideoStream, packets: int, end: float) -> int:
+    "Frames that a file promises and has not: by their number, or else by its duration."
+    if stream.frames: return max(stream.frames - packets, 0)
+    rest = (container.duration or 0) / av.time_base - end
+    frames = round(rest * float(stream.average_rate or 25))
+    return frames if frames > 2 and rest > .05 * (rest + end) else 0
+
+# %% ../nbs/02a_video.ipynb #d1b6b001
 def _describe(path: Path) -> tuple[Clip, bool]:  # whether decord may read it
     "Open with PyAV, and decode the first frame."
     with av.open(str(path)) as container:
         if not container.streams.video: raise ClipError(f"there are no pictures in it{', only sound' * bool(container.streams.audio)}")
         stream = container.streams.video[0]
-        packets = [packet for packet in container.demux(stream) if packet.size]
-        times, missing = _times(packets, stream), max(stream.frames - len(packets), 0)
+        packets, end = _packets(container, stream)
+        times, missing = _times(packets, stream), _missing(container, stream, len(packets), end)
         common = stream.format.name == 'yuv420p' and stream.codec_context.color_range != 2
     with closing(AVReader(path)) as reader:
         height, width = reader.read(0).shape[:2]
@@ -229,7 +256,7 @@ def shot_change(
     new = cv2.max(cv2.subtract(now, cv2.dilate(before, square)), cv2.subtract(cv2.erode(before, square), now)).mean() / 255
     counts = [cv2.calcHist([picture], [0, 1, 2], None, [8, 8, 8], 3 * [0, 256]) for picture in (before, now)]
     other = np.abs(counts[0] - counts[1]).sum() / (2 * now.shape[0] * now.shape[1])
-    return min(new / .015, other / .25)
+    return min(new / .0105, other / .175)
 
 # %% ../nbs/02a_video.ipynb #f819dbbc
 def number_shots(
@@ -248,7 +275,7 @@ def number_shots(
 class ClipOptions(RecordOptions):
     "What decides how video records look."
     num_samples: int = 1  # crops of each picture, two pictures per frame
-    max_fps: float = 30  # frames are taken at no more than this rate
+    max_fps: float = 30.0  # frames are taken at no more than this rate
     seq: int = 16  # frames in a record
     skip_first: int = 0  # frames to leave out at the beginning
     skip_interval: int = 16  # frames to leave out after each sequence
@@ -259,6 +286,7 @@ class ClipOptions(RecordOptions):
         for name in ('skip_first', 'skip_interval'):
             if getattr(self, name) < 0: raise ValueError(f"{name.replace('_', ' ')} must be 0 or more, not {getattr(self, name)}")
         if not self.max_fps > 0: raise ValueError(f'max fps must be more than 0, not {self.max_fps}')
+        object.__setattr__(self, 'max_fps', float(self.max_fps))  # 30 and 30.0 are one option, but two keys of chance
 
 # %% ../nbs/02a_video.ipynb #154d90bd
 @dataclass
@@ -268,7 +296,7 @@ class Shot:
     numbers: list[int] = field(default_factory=list)  # of its frames in the clip
     frames: list[np.ndarray] = field(default_factory=list)  # H,W,3 RGB uint8
     cuts: list[int] = field(default_factory=list)  # places of cuts on the way here
-    lost: int = 0  # frames left out because a cut followed too soon
+    lost: int = 0  # frames left out because a cut was too near
 
 def next_shot(
     read: Callable[[int], np.ndarray],  # of a frame's number
@@ -287,7 +315,8 @@ def next_shot(
         shot.frames.append(frame); shot.numbers.append(int(numbers[place]))
         if len(shot.frames) == seq: return shot
         before = now
-    return Shot(len(numbers), cuts=shot.cuts, lost=shot.lost)
+    tail = len(numbers) - shot.start if shot.cuts else 0
+    return Shot(len(numbers), cuts=shot.cuts, lost=shot.lost + tail)
 
 # %% ../nbs/02a_video.ipynb #10064b13
 def place_frames(
@@ -297,12 +326,13 @@ def place_frames(
     "Rotate and resize all frames as was drawn."
     first = place_photo(Image.fromarray(frames[0]), parameters)
     pictures = np.empty((len(frames), *first.shape), np.uint8)
-    for picture, frame in zip(pictures, frames): picture[:] = place_photo(Image.fromarray(frame), parameters)
+    pictures[0] = first
+    for picture, frame in zip(pictures[1:], frames[1:]): picture[:] = place_photo(Image.fromarray(frame), parameters)
     return pictures
 
 # %% ../nbs/02a_video.ipynb #e59ce580
 def frame_paths(
-    clip: Clip,
+    clip: Clip,  # that the frames are of
     numbers: Sequence[int],  # of frames
 ) -> list[Path]:  # to find depth files by
     "A file name for each frame; those of a video file need not exist."
@@ -321,7 +351,7 @@ def shrunk(
 
 def clip_depth(
     model: DepthModel,  # of `create_depth_model`
-    shot: Shot,
+    shot: Shot,  # its frames
     paths: Sequence[Path],  # of `frame_paths`
     pictures: np.ndarray,  # T,H,W,3 uint8, the frames after `place_photo`
     parameters: PhotoParameters,  # what was drawn for this sequence
@@ -394,14 +424,15 @@ def write_clip_record(
     note: dict | None = None,
 ):
     "Write the frames of a record, all or none."
-    part = folder/f'.{stem}.part'
+    part, old = folder/f'.{stem}.part', folder/f'.{stem}.old.part'
     try:
-        shutil.rmtree(part, ignore_errors=True)
+        for rest in (part, old): shutil.rmtree(rest, ignore_errors=True)
         part.mkdir()
         for number, (picture, mask) in enumerate(zip(pictures, masks)): write_record(part, f'{number:04}', picture, mask, {} if number else note)
-        if (folder/stem).exists(): shutil.rmtree(folder/stem)
+        if (folder/stem).exists(): (folder/stem).rename(old)
         part.rename(folder/stem)
-    finally: shutil.rmtree(part, ignore_errors=True)
+    finally:
+        for rest in (part, old): shutil.rmtree(rest, ignore_errors=True)
 
 def clip_note(
     folder: Path,  # one record
@@ -436,12 +467,14 @@ def finished_sequence(
     "What is there of a sequence, if none of its records is missing."
     stems = {(half, sample): options.stem(source, 2 * number + half, sample) for half in (1, 2) for sample in range(options.num_samples)}
     there = {key: folder/stem for key, stem in stems.items() if (folder/stem).is_dir()}
+    if not there: return None
     for record in there.values():
         try: note = clip_note(record)
         except OSError: return None
         check_options(record, note.get('options', {}), options)
+        if not {f'{t:04}_{part}.png' for t in range(len(note['frames'])) for part in 'CM'} <= set(os.listdir(record)): return None
         if note['options']['num_samples'] < options.num_samples: return None
-        return (len(there), note['start']) if {tuple(kept) for kept in note['kept']} & stems.keys() <= there.keys() else None
+    return (len(there), note['start']) if {tuple(kept) for kept in note['kept']} & stems.keys() <= there.keys() else None
 
 # %% ../nbs/02a_video.ipynb #1c485148
 def check_clip_records(
@@ -469,7 +502,7 @@ class ClipResult:
     rejected: int = 0  # crops with too little hole
     place: int = 0  # sampled frames up to its end
     cuts: int = 0  # seen on the way
-    lost: int = 0  # frames left out because a cut followed too soon
+    lost: int = 0  # frames left out because a cut was too near
     skipped: str = ''  # reason, if there is one
 
 @dataclass
@@ -478,29 +511,42 @@ class ClipSummary(RecordSummary):
     clips: int = 0
     sequences: int = 0
     cuts: int = 0  # seen where frames were read
-    lost: int = 0  # frames left out because a cut followed too soon
+    lost: int = 0  # frames left out because a cut was too near
     damaged: dict[str, str] = field(default_factory=dict)  # clip: what is wrong with the rest of it
 
-    def add(self, result: ClipResult):
+    def add(self,
+        result: ClipResult,  # of `ClipMaker.make`
+    ):
         "Count one sequence in."
         for name in ('sequences', 'made', 'reused', 'rejected', 'cuts', 'lost'): setattr(self, name, getattr(self, name) + getattr(result, name))
 
     def __str__(self) -> str:
         rate = f' ({self.made / self.seconds:.2f} records/s)' if self.seconds and self.made else ''
         lines = [f'records: {self.made} made, {self.reused} reused; clips: {self.clips}, sequences: {self.sequences} in {self.seconds:.1f} s{rate}']
-        if self.cuts: lines.append(f'cuts: {self.cuts}, frames left out because a cut followed too soon: {self.lost}')
+        if self.cuts: lines.append(f'cuts: {self.cuts}, frames left out because a cut was too near: {self.lost}')
         if self.rejected: lines.append(f'crops left out, no more than {LEAST_HOLE} hole pixels per frame: {self.rejected}')
-        if self.enlarged: lines.append(f"clips enlarged, shorter side less than 1080 pixels: {len(self.enlarged)} ({', '.join(self.enlarged[:5])}{', ...' if len(self.enlarged) > 5 else ''})")
+        more = ', ...' if len(self.enlarged) > 5 else ''
+        if self.enlarged: lines.append(f"clips enlarged, shorter side less than 1080 pixels: {len(self.enlarged)} ({', '.join(self.enlarged[:5])}{more})")
         return '\n'.join(lines + [f'skipped {name}: {reason}' for name, reason in self.skipped.items()] + list(self.damaged.values()))
 
 # %% ../nbs/02a_video.ipynb #1e361037
 class ClipMaker(RecordMaker):
     "Makes the records of clips, in any number of threads."
-    def __init__(self, folder: Path, options: ClipOptions, model: DepthModel, workers: int, batch_size: int = 2):
+    def __init__(self,
+        folder: Path,  # of the records
+        options: ClipOptions,  # what decides how they look
+        model: DepthModel,  # of `create_depth_model`
+        workers: int,  # threads that make records
+        batch_size: int = 2,  # frames that a depth network looks at together
+    ):
         super().__init__(folder, options, model)
         self.room, self.batch_size, self.trouble = threading.BoundedSemaphore(workers + 1), batch_size, None
 
-    def wait_and_read(self, read: Callable[[int], np.ndarray], numbers: Sequence[int], start: int) -> Shot:
+    def wait_and_read(self,
+        read: Callable[[int], np.ndarray],  # of a frame's number
+        numbers: Sequence[int],  # of the sampled frames
+        start: int,  # place among them where to begin
+    ) -> Shot:  # without frames if there is no sequence left
         "The next sequence, as soon as there is room for it; `make` gives the room back."
         self.room.acquire()
         try: return next_shot(read, numbers, start, self.options.seq)
@@ -508,27 +554,39 @@ class ClipMaker(RecordMaker):
             self.room.release()
             raise
 
-    def jobs(self, clip: Clip, source: str) -> Iterator[Callable[[], ClipResult]]:
-        "What is to do for each sequence of a clip."
-        options, self.trouble = self.options, None
-        numbers = sample_frames(clip.times, options.max_fps)
-        sequence, start = 0, options.skip_first
-        try:
-            with clip.reading() as read:
-                while start + options.seq <= len(numbers):
-                    finished = finished_sequence(self.folder, options, source, sequence)
-                    if finished: shot = Shot(finished[1])
-                    else:
-                        shot = self.wait_and_read(read, numbers, start)
-                    place = min(shot.start + options.seq, len(numbers))
-                    if finished: yield partial(ClipResult, reused=finished[0], place=place)
-                    else: yield partial(self.make, clip, source, sequence, shot, place)
-                    sequence, start = sequence + 1, shot.start + options.seq + options.skip_interval
-        except ClipError as error: self.trouble = str(error)
-
 # %% ../nbs/02a_video.ipynb #8ca4195c
 @patch
-def make(self: ClipMaker, clip: Clip, source: str, sequence: int, shot: Shot, place: int) -> ClipResult:
+def jobs(
+    self: ClipMaker,
+    clip: Clip,  # to make records of
+    source: str,  # its digest
+) -> Iterator[Callable[[], ClipResult]]:  # one for each sequence
+    "What is to do for each sequence of a clip."
+    options, self.trouble = self.options, None
+    numbers = sample_frames(clip.times, options.max_fps)
+    sequence, start = 0, options.skip_first
+    try:
+        with clip.reading() as read:
+            while start + options.seq <= len(numbers):
+                finished = finished_sequence(self.folder, options, source, sequence)
+                if finished: shot = Shot(finished[1])
+                else: shot = self.wait_and_read(read, numbers, start)
+                place = min(shot.start + options.seq, len(numbers))
+                if finished: yield partial(ClipResult, reused=finished[0], place=place)
+                else: yield partial(self.make, clip, source, sequence, shot, place)
+                sequence, start = sequence + 1, shot.start + options.seq + options.skip_interval
+    except ClipError as error: self.trouble = str(error)
+
+# %% ../nbs/02a_video.ipynb #5344c24b
+@patch
+def make(
+    self: ClipMaker,
+    clip: Clip,  # that the sequence is of
+    source: str,  # its digest
+    sequence: int,  # number, from 0
+    shot: Shot,  # its frames
+    place: int,  # sampled frames up to its end
+) -> ClipResult:
     "Make the records of one sequence."
     try:
         result = ClipResult(place=place, cuts=len(shot.cuts), lost=shot.lost)
@@ -536,14 +594,23 @@ def make(self: ClipMaker, clip: Clip, source: str, sequence: int, shot: Shot, pl
         return self.make_records(clip, source, sequence, shot, result)
     finally: self.room.release()
 
+# %% ../nbs/02a_video.ipynb #8586f6aa
 @patch
-def make_records(self: ClipMaker, clip: Clip, source: str, sequence: int, shot: Shot, result: ClipResult) -> ClipResult:
+def make_records(
+    self: ClipMaker,
+    clip: Clip,  # that the sequence is of
+    source: str,  # its digest
+    sequence: int,  # number, from 0
+    shot: Shot,  # its frames
+    result: ClipResult,  # what is known of it so far
+) -> ClipResult:
     "Place the frames, find depth and holes, write the crops."
     options = self.options
     key = (options.seed, source, options.model_type, options.resolution, options.size, options.divergence_level, options.seq, options.max_fps, shot.start)
     parameters = draw_parameters(keyed_random('clip', *key), clip.size, options.divergence_level, self.model.is_metric, options.resolution, options.size)
     self.go_on()
     pictures = place_frames(shot.frames, parameters)
+    if not self.model.needs_paths: shot.frames.clear()  # large frames of a large film
     self.go_on()
     try:
         depth_of = clip_depth(self.model, shot, frame_paths(clip, shot.numbers), pictures, parameters, self.batch_size)
@@ -573,20 +640,27 @@ def list_clips(
 # %% ../nbs/02a_video.ipynb #36c6bf70
 def _check_clip(clip: Clip, options: ClipOptions):
     "Refuse a clip that cannot give a record."
-    if max(clip.size) > 3 * min(clip.size): raise ClipError(f'{clip.path}: {clip.size[0]} x {clip.size[1]} pixels, longer than three times its width')
+    if max(clip.size) > 3 * min(clip.size): raise ClipError(f'{clip.path}: {clip.size[0]} x {clip.size[1]} pixels, one side is more than three times the other')
     if min(clip.size) < 64: raise ClipError(f'{clip.path}: {clip.size[0]} x {clip.size[1]} pixels, too small to be enlarged')
     frames = len(sample_frames(clip.times, options.max_fps))
     if frames < options.skip_first + options.seq:
-        raise ClipError(f"{clip.path}: {frames} frame{'s' * (frames != 1)} at {options.max_fps:g} per second, but a record takes {options.seq} after the first {options.skip_first}: give a longer clip, or a smaller --seq")
+        raise ClipError(f"{clip.path}: {frames} frame{'s' * (frames != 1)} at {options.max_fps:g} per second, but a record takes {options.seq} "
+                        f'after the first {options.skip_first}: give a longer clip, or a smaller --seq')
 
 # %% ../nbs/02a_video.ipynb #2e108250
-def _one_clip(path: Path, maker: ClipMaker, workers: int, summary: ClipSummary, progress: bool):
+def _sources(clips: list[Path]) -> dict[Path, str]:
+    "Digest of each clip; one that cannot be opened is left out, and refused when its turn comes."
+    sources = {}
+    for path in clips:
+        with suppress(OSError): sources[path] = clip_digest(path)
+    return sources
+
+def _one_clip(path: Path, source: str, maker: ClipMaker, workers: int, summary: ClipSummary, progress: bool):
     "Make the records of one clip."
-    clip, source = open_clip(path), clip_digest(path)
+    clip = open_clip(path)
     owner = maker.sources.setdefault(source[:8], path.name)
     if owner != path.name: raise ClipError(f'{path}: same content as {owner}')
     _check_clip(clip, maker.options)
-    check_clip_records(maker.folder, maker.options, source)
     results = run_in_order(maker.jobs(clip, source), workers, maker.stop)
     with closing(results), tqdm(total=len(sample_frames(clip.times, maker.options.max_fps)), desc=path.name[:24], unit=' frames', disable=not progress) as bar:
         for result in results:
@@ -597,7 +671,7 @@ def _one_clip(path: Path, maker: ClipMaker, workers: int, summary: ClipSummary, 
         if not maker.trouble: bar.update(bar.total - bar.n)
     maker.stop.clear()
     if min(clip.size) < 1080: summary.enlarged.append(path.name)
-    if maker.trouble or clip.missing: summary.damaged[path.name] = maker.trouble or f'{clip.path}: breaks off, the last {clip.missing} frames are missing'
+    if maker.trouble or clip.missing: summary.damaged[path.name] = maker.trouble or f'{clip.path}: breaks off, about {clip.missing} frames are missing at its end'
 
 # %% ../nbs/02a_video.ipynb #bf7c8290
 def make_video_records(
@@ -606,7 +680,7 @@ def make_video_records(
     prefix: str,  # first part of the records' names
     model_type: str,  # name of the depth model, for files with their folder: Files:FOLDER
     resolution: int | None = None,  # of the depth model, pixels
-    max_fps: float = 30,  # take no more frames per second than this
+    max_fps: float = 30.0,  # take no more frames per second than this
     seq: int = 16,  # frames in a record; training uses 12 of them
     skip_first: int = 0,  # frames to leave out at the beginning
     skip_interval: int = 16,  # frames to leave out between records
@@ -615,7 +689,7 @@ def make_video_records(
     num_samples: int = 1,  # crops of each of a sequence's two pictures
     divergence_level: int = 1,  # 1, 2 or 3: how large the holes are
     max_workers: int | None = None,  # threads; default: half of the processors
-    gpu: int = 0,  # for depth networks, -1: CPU; `Pseudo` and `Files` need none
+    gpu: int = 0,  # no effect yet: for depth networks, -1: CPU; `Pseudo` and `Files` need none
     seed: int = 71,  # of all that is drawn
     progress: bool = True,  # show a progress bar
 ) -> ClipSummary:
@@ -628,13 +702,14 @@ def make_video_records(
     if data_dir.resolve() == dataset_dir.resolve(): raise ValueError(f'{data_dir} holds the clips: give another folder for the records')
     clips = [path for path in list_clips(dataset_dir) if path.resolve() != data_dir.resolve()]
     maker = ClipMaker(make_folder(data_dir), options, create_depth_model(model_type, resolution, seed), workers, batch_size)
-    summary = ClipSummary()
+    sources, summary = _sources(clips), ClipSummary()
+    for source in sources.values(): check_clip_records(maker.folder, options, source)
     with one_thread_each():
         for path in clips:
-            try: _one_clip(path, maker, workers, summary, progress)
+            try: _one_clip(path, sources.get(path, ''), maker, workers, summary, progress)
             except ClipError as error:
                 if dataset_dir == path: raise
-                summary.skipped[path.name] = str(error).removeprefix(f'{path}: ').removeprefix(f'{path} ')
+                summary.skipped[path.name] = str(error).removeprefix(f'{path}: ').removeprefix(f'{path} is ')
             else: summary.clips += 1
     summary.seconds = time.monotonic() - start
     return summary
@@ -670,7 +745,9 @@ def flip_book(
 # %% ../nbs/02a_video.ipynb #5ce80684
 class ClipBrowser:
     "A widget to scrub through the video records of a folder."
-    def __init__(self, folder: str | Path):
+    def __init__(self,
+        folder: str | Path,  # of the records
+    ):
         self.folder = Path(folder)
         self.record = widgets.Dropdown(options=list_clip_records(folder), layout={'width': '32em'})
         self.frame, self.play = widgets.IntSlider(description='frame'), widgets.Play(interval=120)
@@ -726,7 +803,10 @@ class VideoDataset(Dataset):
 
     def __len__(self) -> int: return len(self.records)
 
-    def choose_frames(self, record: str, rng: Random) -> list[str]:
+    def choose_frames(self,
+        record: str,  # name
+        rng: Random | None,  # source of all randomness; not needed without training
+    ) -> list[str]:  # such as 0003
         "Names of the frames to show, in order."
         names = list_records(f'{self.folder}/{record}')
         spare = len(names) - self.frames
@@ -737,7 +817,11 @@ class VideoDataset(Dataset):
 
 # %% ../nbs/02a_video.ipynb #207a8431
 @patch
-def load(self: VideoDataset, record: str, names: list[str]) -> tuple[np.ndarray, Tensor]:  # T,H,W,3 BGR and T,1,H,W bool
+def load(
+    self: VideoDataset,
+    record: str,  # name
+    names: list[str],  # of its frames
+) -> tuple[np.ndarray, Tensor]:  # T,H,W,3 BGR and T,1,H,W bool
     "Whole frames and masks."
     pictures, masks = zip(*(read_record(f'{self.folder}/{record}', name) for name in names))
     if len({mask.shape for mask in masks}) > 1: raise ValueError(f'{self.folder}/{record} has frames of several sizes: delete it, then make the records again')

@@ -68,7 +68,8 @@ make = partial(make_video_records, prefix='t', model_type='Pseudo', seq=2, skip_
 
 @pytest.mark.parametrize('name, settings', [
     ('plain.mp4', {}), ('no count.mkv', {}), ('stream.ts', {}), ('ten.mp4', dict(pixels='yuv420p10le')), ('full.mp4', dict(pixels='yuv444p')),
-    ('film.gif', dict(codec='gif', pixels='rgb8')), ('old.avi', dict(codec='mpeg4')), ('naïve 映画 клип.webm', dict(codec='libvpx-vp9')), ('new.mp4', dict(codec='libsvtav1'))])
+    ('film.gif', dict(codec='gif', pixels='rgb8')), ('old.avi', dict(codec='mpeg4')),
+    ('naïve 映画 клип.webm', dict(codec='libvpx-vp9')), ('new.mp4', dict(codec='libsvtav1'))])
 def test_kinds_of_files(tmp_path, name, settings):
     try: path = write(tmp_path/name, FRAMES[:12], **settings)
     except (av.error.FFmpegError, ValueError): pytest.skip(f'cannot write {name} here')
@@ -89,7 +90,8 @@ def test_rotation_is_obeyed(tmp_path, turn):
     path = write(tmp_path/'turned.mp4', FRAMES[:3], turn=turn)
     clip, plain = open_clip(path), open_clip(write(tmp_path/'plain.mp4', FRAMES[:3]))
     assert clip.size == ((96, 72) if turn == 180 else (72, 96))
-    assert np.array_equal(clip[1], np.rot90(plain[1], turn // 90))
+    right, wrong = (np.abs(clip[1].astype(int) - np.rot90(plain[1], turn // 90 + more)).mean() for more in (0, 2))
+    assert right < 6 < wrong  # two files, not always encoded alike
 
 
 def test_variable_rate(tmp_path):
@@ -97,6 +99,20 @@ def test_variable_rate(tmp_path):
     clip = open_clip(write(tmp_path/'variable.mp4', FRAMES[:10], times=times))
     assert np.allclose(clip.times, np.array(times) / 1000, atol=2e-3)
     assert video.sample_frames(clip.times, 10).tolist() == [0, 3, 5, 9]
+
+
+@pytest.mark.parametrize('stamps', [9 * [(0, 0, False)], 9 * [(None, 5, False)], 9 * [(None, None, False)]])
+def test_stamps_that_say_nothing(stamps):
+    "Then the mean rate counts."
+    stream = mock.Mock(average_rate=Fraction(20), time_base=Fraction(1, 1000))
+    assert np.allclose(video._times(stamps, stream), np.arange(9) / 20)
+    stream.average_rate = None
+    assert np.allclose(video._times(stamps, stream), np.arange(9) / 25)
+
+
+def test_few_equal_stamps():
+    stream = mock.Mock(average_rate=Fraction(20), time_base=Fraction(1, 1000))
+    assert np.allclose(video._times([(0, 0, False), (10, 10, False), (10, 10, False), (50, 50, False)], stream), [0, .01, .01, .05])
 
 
 def test_same_pixels_without_decord(clip):
@@ -175,6 +191,32 @@ def test_broken_off(tmp_path):
     assert summary.sequences > 0 and list(summary.damaged) == ['half.mp4'] and 'half.mp4' in str(summary)
 
 
+@pytest.mark.parametrize('name, settings', [('clip.mkv', {}), ('clip.ts', {}), ('clip.flv', {}), ('clip.avi', dict(codec='mpeg4')), ('clip.mpg', dict(codec='mpeg2video'))])
+def test_broken_off_without_a_count(tmp_path, name, settings):
+    "A whole file misses nothing; a broken one is announced where the container promises a length."
+    try: path = write(tmp_path/name, FRAMES * 4, **settings)
+    except (av.error.FFmpegError, ValueError): pytest.skip(f'cannot write {name} here')
+    assert (len(open_clip(path)), open_clip(path).missing) == (120, 0)
+    path.write_bytes(path.read_bytes()[:path.stat().st_size * 6 // 10])
+    broken = open_clip(path)
+    assert 20 < len(broken) < 100
+    if name in ('clip.mkv', 'clip.flv', 'clip.avi'): assert abs(len(broken) + broken.missing - 120) <= 2
+
+
+def test_sound_may_be_longer(tmp_path):
+    with av.open(str(tmp_path/'clip.mkv'), 'w') as out:
+        pictures, sound = out.add_stream('mpeg4', rate=25), out.add_stream('aac', rate=44100)
+        pictures.height, pictures.width, pictures.pix_fmt = *FRAMES[0].shape[:2], 'yuv420p'
+        for number in range(100):
+            if number < 20: out.mux(pictures.encode(av.VideoFrame.from_ndarray(FRAMES[number], format='rgb24')))
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format='fltp', layout='mono')
+            frame.sample_rate = 44100
+            out.mux(sound.encode(frame))
+        for stream in (pictures, sound): out.mux(stream.encode())
+    clip = open_clip(tmp_path/'clip.mkv')
+    assert (len(clip), clip.missing) == (20, 0)
+
+
 def read_in_child(path, queue): queue.put(open_clip(path)[5].sum())
 
 @pytest.mark.skipif('fork' not in multiprocessing.get_all_start_methods(), reason='no fork here')
@@ -220,6 +262,24 @@ def test_no_record_spans_a_cut(tmp_path):
     assert (summary.cuts, summary.lost) == (2, 4)  # the third cut falls between two sequences
 
 
+def test_frames_after_the_last_cut(tmp_path):
+    path = write(tmp_path/'cuts.mp4', scene_frames(1, 9) + scene_frames(2, 7))
+    found, summary = starts(path, tmp_path/'out', seq=8, skip_interval=0)
+    assert (found, summary.cuts, summary.lost) == ([0], 1, 8)
+
+
+@pytest.mark.parametrize('model_type, kept', [('Pseudo', [0, 0, 0]), ('Files', [2, 2, 2])])
+def test_frames_are_dropped_when_placed(clip, tmp_path, model_type, kept):
+    "Only depth from files looks at them again."
+    seen = []
+    def depth(model, shot, *args):
+        seen.append(len(shot.frames))
+        return lambda t: torch.zeros(1, 1, 720, 720)
+    with mock.patch.object(video, 'clip_depth', depth), mock.patch.object(video, 'clip_crops', lambda *args: {}):
+        make(clip, tmp_path/'out', model_type=model_type if model_type == 'Pseudo' else f'Files:{tmp_path}')
+    assert seen == kept
+
+
 def test_memory_stays_bounded(clip, tmp_path):
     "Frames of no more sequences than workers and two are held at a time."
     held, most, lock = 0, [], threading.Lock()
@@ -237,6 +297,18 @@ def test_memory_stays_bounded(clip, tmp_path):
     with mock.patch.object(ClipMaker, 'wait_and_read', read), mock.patch.object(ClipMaker, 'make_records', work):
         make(clip, tmp_path, skip_interval=0, max_workers=2)
     assert len(most) == 15 and max(most) <= 4
+
+
+# Cuts
+
+def change(before, now): return video.shot_change(*(video.thumbnail(np.uint8(frame)) for frame in (before, now)))
+
+
+def test_dim_cuts_and_short_dissolves():
+    shots = [scene_frames(seed, 1)[0].astype(np.float32) for seed in range(6)]
+    for a, b in zip(shots, shots[1:]):
+        assert change(a, b) > 1 and change(.4 * a, .4 * b) > 1
+        assert max(change(a, (a + b) / 2), change((a + b) / 2, b)) > 1
 
 
 # Records
@@ -301,12 +373,56 @@ def test_other_options_are_refused(clip, records):
     assert contents(records) == before
 
 
+def test_options_of_all_clips_first(clip, tmp_path):
+    "Records of the last clip with other options stop the run before anything is made."
+    (tmp_path/'in').mkdir()
+    for name, frames in (('a.mp4', FRAMES[:20]), ('b.mp4', FRAMES[4:24])): write(tmp_path/'in'/name, frames)
+    make(tmp_path/'in/b.mp4', tmp_path/'out', seed=1)
+    before = contents(tmp_path/'out')
+    with pytest.raises(ValueError, match='made with seed 1, not 71'): make(tmp_path/'in', tmp_path/'out')
+    assert before and contents(tmp_path/'out') == before
+
+
+def test_rate_as_int_or_float(clip, records, tmp_path):
+    assert video.ClipOptions('a', 'b', max_fps=30) == video.ClipOptions('a', 'b') and isinstance(video.ClipOptions('a', 'b', max_fps=30).max_fps, float)
+    for number, rate in enumerate((30, 30.0)):
+        make(clip, tmp_path/str(number), max_fps=rate)
+        assert contents(tmp_path/str(number)) == contents(records)
+
+
+@pytest.mark.parametrize('lost', ['0001_C.png', '0001_M.png', '0000_M.png'])
+def test_record_with_a_frame_less(clip, records, tmp_path, lost):
+    shutil.copytree(records, tmp_path/'out')
+    (tmp_path/'out'/list_clip_records(records)[-1]/lost).unlink()
+    assert make(clip, tmp_path/'out').made > 0
+    assert contents(tmp_path/'out') == contents(records)
+
+
+def test_old_record_is_whole_or_gone(records, tmp_path):
+    "At no moment is there half of a record under its name, and the next run clears the rest away."
+    name = list_clip_records(records)[0]
+    shutil.copytree(records/name, tmp_path/name)
+    remove = shutil.rmtree
+    def stop(path, **options):
+        if Path(path).exists():
+            assert contents(tmp_path/name) == contents(records/name) and Path(path).name.startswith('.') and Path(path).name.endswith('.part')
+            raise KeyboardInterrupt
+    pairs = [read_record(records/name, f'{t:04}') for t in (0, 1)]
+    pictures, masks = np.stack([picture[..., ::-1] for picture, _ in pairs]), np.stack([mask > 0 for _, mask in pairs])
+    with mock.patch.object(shutil, 'rmtree', stop), pytest.raises(KeyboardInterrupt):
+        video.write_clip_record(tmp_path, name, pictures, masks, clip_note(records/name))
+    assert len(list(tmp_path.iterdir())) == 2
+    options = video.ClipOptions(**clip_note(records/name)['options'])
+    with mock.patch.object(shutil, 'rmtree', remove): video.check_clip_records(tmp_path, options, clip_note(records/name)['source'])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_folder_of_clips(clip, tmp_path):
     (tmp_path/'in').mkdir()
     for name in ('a.mp4', 'b.mp4'): shutil.copy(clip, tmp_path/'in'/name)
     (tmp_path/'in/c.mp4').write_text('no video')
     summary = make(tmp_path/'in', tmp_path/'in/out', skip_interval=100)
-    assert summary.clips == 1 and 'same content as a.mp4' in summary.skipped['b.mp4'] and 'damaged' in summary.skipped['c.mp4']
+    assert summary.clips == 1 and 'same content as a.mp4' in summary.skipped['b.mp4'] and summary.skipped['c.mp4'].startswith('no clip that can be read: it is damaged')
     assert make(tmp_path/'in', tmp_path/'in/out', skip_interval=100).made == 0
 
 
