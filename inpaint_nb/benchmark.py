@@ -212,7 +212,7 @@ def score_fill(
     case: Case,  # with something counted
     filled: Tensor,  # T 3 H W, by the filler
     filler: str,  # its name
-    paths: NamedTuple | None = None,  # `Paths` of the clip's truth, see `follow`
+    paths: tuple | None = None,  # `Paths` of the clip's truth, see `follow`
 ) -> Score:
     "All that is measured."
     trio = filled, case.target, case.counted

@@ -338,7 +338,7 @@ def open_photo(
     "Read a photo that is fit for records, no larger than needed."
     try: size = photo_size(data)
     except ValueError as error: raise PhotoError(str(error)) from None
-    if max(size) > 3 * min(size): raise PhotoError(f"{size[0]} x {size[1]} pixels: longer than three times its width")
+    if max(size) > 3 * min(size): raise PhotoError(f"{size[0]} x {size[1]} pixels: one side is more than three times the other")
     parameters = draw(size)
     least = parameters.short_side * (1 if parameters.angle is None else math.sqrt(2))
     try: image = read_photo(data, math.ceil(least))
