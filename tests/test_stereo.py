@@ -1,5 +1,5 @@
 """Stereo pictures and clips: what must hold for any size, network and eye, and for the reference's weights."""
-import dataclasses, os, signal, time
+import dataclasses, os, resource, signal, time
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from inpaint_nb.depth import DepthModel, create_depth_model, read_depth, write_d
 from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
 from inpaint_nb.models import create_model, load_model
 from inpaint_nb.scenes import random_clip, random_scene
-from inpaint_nb.stereo import (PACKINGS, StereoOptions, StereoViews, add_sound, choose_device, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
-                               hole_to_fill, inpaint_view, make_stereo, open_views, read_frames, read_picture, repeat_background, save_picture, shot_depths, shots,
+from inpaint_nb.stereo import (PACKINGS, ClipWriter, RunningScale, StereoOptions, StereoViews, add_sound, choose_device, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
+                               hole_to_fill, inpaint_view, make_stereo, open_views, output_files, read_frames, read_picture, repeat_background, save_picture, shot_depths, shots,
                                side_by_side, stereo_clip, stereo_file, stereo_frames, stereo_photo, tiles_to_fill)
 from inpaint_nb.video import open_clip
 from inpaint_nb.warp import forward_warp
@@ -330,15 +330,78 @@ def test_clip_keeps_frames_rate_and_sound(tmp_path, films, suffix):
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
-def test_sound_that_mp4_cannot_hold(tmp_path):
-    write_film(tmp_path / 'a.mov', rgb(5), sound='pcm_alaw')
-    with av.open(str(stereo_clip(tmp_path / 'a.mov', tmp_path / 'a.mp4', progress=False)[0])) as container:
-        assert container.streams.audio[0].codec_context.name == 'aac'
+def write_with_sound(path, codec, layout):
+    "Fourteen frames and a tone in each channel."
+    with av.open(str(path), 'w') as container:
+        video = container.add_stream('libx264', rate=24)
+        video.width, video.height, video.pix_fmt = 96, 64, 'yuv420p'
+        audio = container.add_stream(codec, rate=48000, layout=layout)
+        for pixels in rgb(5): container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format='rgb24')))
+        container.mux(video.encode())
+        tone = np.sin(2 * np.pi * 440 * np.arange(28000) / 48000).astype(np.float32) / 4
+        for start in range(0, len(tone), 960):
+            samples = np.repeat(tone[None, start:start + 960], audio.codec_context.layout.nb_channels, 0)
+            piece = av.AudioFrame.from_ndarray(samples, format='fltp', layout=layout)
+            piece.sample_rate, piece.pts, piece.time_base = 48000, start, Fraction(1, 48000)
+            container.mux(audio.encode(piece))
+        container.mux(audio.encode())
+
+
+@pytest.mark.parametrize('name, codec, layout, suffix, expected', [
+    ('a.avi', 'pcm_s16le', 'stereo', '.mp4', ('aac', 'stereo')), ('a.mkv', 'pcm_s16le', 'stereo', '.mp4', ('aac', 'stereo')), ('a.mkv', 'pcm_s16le', '5.1', '.mp4', ('aac', None)),
+    ('a.mov', 'pcm_s16le', 'mono', '.mp4', ('aac', 'mono')), ('a.mov', 'pcm_s16le', 'stereo', '.mov', None), ('a.avi', 'pcm_s16le', 'stereo', '.mkv', None),
+    ('a.mkv', 'libopus', 'stereo', '.mov', ('aac', 'stereo')), ('a.mkv', 'libopus', 'stereo', '.mp4', None), ('a.mkv', 'flac', '5.1', '.mov', ('aac', '5.1')),
+    ('a.mkv', 'flac', '5.1', '.mp4', None), ('a.mkv', 'libmp3lame', 'stereo', '.mp4', None), ('a.mkv', 'ac3', '5.1(side)', '.mov', None), ('a.mkv', 'eac3', '5.1(side)', '.mov', ('aac', '5.1'))])
+def test_sound_is_copied_or_encoded_anew(tmp_path, name, codec, layout, suffix, expected):
+    write_with_sound(tmp_path / name, codec, layout)
+    out, = stereo_clip(tmp_path / name, tmp_path / f'out{suffix}', progress=False)
+    assert len(open_clip(out)) == 14
+    if expected is None:
+        (kind, packets), (kind_before, packets_before) = sound_of(out), sound_of(tmp_path / name)
+        assert kind == kind_before and b''.join(packets) == b''.join(packets_before)  # packets of PCM are cut anew by each reader
+        return
+    with av.open(str(out)) as container:
+        stream = container.streams.audio[0]
+        assert stream.codec_context.name == expected[0] and expected[1] in (None, stream.codec_context.layout.name)
         wave = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
-        assert abs(len(wave) / container.streams.audio[0].rate - 14 / 24) < 0.2
-        tone = np.abs(np.fft.rfft(wave[1024:4096])).argmax() * container.streams.audio[0].rate / 3072
-        assert abs(tone - 440) < 10
-    assert sound_of(stereo_clip(tmp_path / 'a.mov', tmp_path / 'b.mov', progress=False)[0])[0] == 'pcm_alaw'
+        assert abs(len(wave) / stream.rate - 14 / 24) < 0.1
+        assert abs(np.abs(np.fft.rfft(wave[1024:25024])).argmax() * stream.rate / 24000 - 440) < 3 and np.abs(wave).max() > 0.05
+
+
+def test_sound_that_cannot_be_written(tmp_path, films, monkeypatch, capsys):
+    "The pictures are worth more than the sound."
+    write_with_sound(tmp_path / 'a.avi', 'pcm_s16le', 'stereo')
+    def refuse(context): raise av.error.ArgumentError(22, 'Invalid argument')
+    monkeypatch.setattr('inpaint_nb.stereo._aac', refuse)
+    out, = stereo_clip(tmp_path / 'a.avi', tmp_path / 'a.mp4', progress=False)
+    with av.open(str(out)) as container: assert not container.streams.audio
+    assert len(open_clip(out)) == 14 and 'its sound (pcm_s16le) cannot be written to mp4 and is left out' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mkv', '.mov'])
+def test_pixel_shape(tmp_path, suffix):
+    with av.open(str(tmp_path / 'a.mp4'), 'w') as container:
+        video = container.add_stream('libx264', rate=24)
+        video.width, video.height, video.pix_fmt = 96, 64, 'yuv420p'
+        video.codec_context.sample_aspect_ratio = Fraction(64, 45)
+        for pixels in rgb(5): container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format='rgb24')))
+        container.mux(video.encode())
+    out, = stereo_clip(tmp_path / 'a.mp4', tmp_path / f'b{suffix}', progress=False)
+    with av.open(str(out)) as container: assert container.streams.video[0].sample_aspect_ratio == Fraction(64, 45)
+
+
+def test_colons_in_names(tmp_path, films, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('a:b.mp4').write_bytes((films / 'clip.mp4').read_bytes())
+    out, = stereo_clip('a:b.mp4', 'c:d.mp4', progress=False)
+    assert out.exists() and sound_of(out.absolute()) == sound_of(films / 'clip.mp4')
+
+
+def test_names_of_folders(tmp_path, monkeypatch):
+    (tmp_path / 'my.frames.v2').mkdir()
+    monkeypatch.chdir(tmp_path / 'my.frames.v2')
+    for folder in ('.', tmp_path / 'my.frames.v2', '../my.frames.v2/'): assert output_files(folder, 'out', ['mask'], 'clip')['mask'] == Path('out/my.frames.v2_mask.mp4')
+    assert output_files('../a.b.mp4', 'out', ['mask'], 'clip')['mask'] == Path('out/a.b_mask.mp4')
 
 
 def test_sound_stays_with_the_picture(tmp_path):
@@ -456,6 +519,86 @@ def test_small_clips(tmp_path, frames, size):
     assert len(open_clip(again)) == frames
 
 
+@pytest.mark.parametrize('suffix', ['.png', '.npy'])
+def test_depth_in_natural_order(tmp_path, suffix):
+    "Twelve names without leading zeros, and what a file manager leaves behind."
+    frames, maps = tmp_path / 'frames', tmp_path / 'maps'
+    frames.mkdir(), maps.mkdir()
+    for number in range(12):
+        save_picture(torch.full((1, 3, 32, 32), 0.5), frames / f'{number}.png')
+        depth = torch.full((1, 1, 32, 32), number / 20)
+        if suffix == '.png': write_depth(depth, maps / f'map {number}.png')
+        else: np.save(maps / f'map {number}.npy', depth.numpy())
+    for hidden in (frames / '._1.png', maps / f'._map 1{suffix}'): hidden.write_bytes(b'resources')
+    clip = open_clip(frames)
+    found = depth_frames(maps, clip)
+    assert [path.name for path in found] == [f'map {number}{suffix}' for number in range(12)]
+    depths = [depth.mean().item() for _, depth in shot_depths(enumerate(clip.frames()), clip, create_depth_model('Pseudo'), found)]
+    assert np.allclose(depths, np.arange(12) / 20, atol=1e-4)
+
+
+@pytest.mark.parametrize('low, high', [(0, 4), (-0.5, 0.5), (0, np.nan)])
+def test_maps_of_a_clip_are_on_one_scale(tmp_path, films, low, high):
+    (tmp_path / 'maps').mkdir()
+    for number in range(14):
+        depth = random_scene(number, size=(64, 96)).depth.numpy() * 0.9
+        if number == 5: depth[..., :2], depth[..., 2:4] = low, high
+        np.save(tmp_path / f'maps/{number:08}.npy', depth)
+    for chosen in (dict(depth_file=tmp_path / 'maps'), dict(model_type=f"Files:{tmp_path / 'maps'}")):
+        with pytest.raises(ValueError, match='00000005.npy spans .*: scale all depth maps of the clip together to 0..1'):
+            stereo_clip(films / 'clip.mp4', tmp_path / 'a.mp4', progress=False, **chosen)
+    assert [path.name for path in tmp_path.iterdir()] == ['maps']
+
+
+def test_scale_begins_with_the_first_depth():
+    good = torch.linspace(2, 4, 64).view(1, 1, 8, 8)
+    for nothing in (torch.full_like(good, torch.nan), torch.full_like(good, 7.0), torch.full_like(good, torch.inf)):
+        scale = RunningScale()
+        for _ in range(5): assert torch.equal(scale(nothing), torch.zeros_like(good))
+        assert torch.equal(scale(good), RunningScale()(good))
+        scale(nothing)
+        assert torch.equal(scale(good), RunningScale()(good))
+
+
+@pytest.mark.parametrize('damage', ['size', 'text'])
+def test_folder_with_a_bad_picture(tmp_path, damage):
+    "It can be repaired, so nothing is written, and an earlier result stays."
+    (tmp_path / 'frames').mkdir()
+    for number in range(6): save_picture(random_scene(number, size=(32, 48)).image, tmp_path / f'frames/{number}.png')
+    out, = stereo_clip(tmp_path / 'frames', tmp_path / 'a.mp4', progress=False)
+    before = out.read_bytes()
+    if damage == 'size': save_picture(torch.rand(1, 3, 40, 48), tmp_path / 'frames/3.png')
+    else: (tmp_path / 'frames/3.png').write_text('hello')
+    for name in ('a.mp4', 'b.mp4'):
+        with pytest.raises(ValueError, match='3.png is'): stereo_clip(tmp_path / 'frames', tmp_path / name, progress=False)
+    assert out.read_bytes() == before and sorted(path.name for path in tmp_path.iterdir()) == ['a.mp4', 'frames']
+
+
+def test_errors_of_the_writer_name_the_file(tmp_path, films, monkeypatch):
+    clip = open_clip(films / 'clip.mp4')
+    (tmp_path / 'out.mp4').write_bytes(b'old')
+    def fail(*_): raise OSError(28, 'No space left on device')
+    for where in ('os.fsync', 'os.replace'):
+        with monkeypatch.context() as patched:
+            patched.setattr(where, fail)
+            with pytest.raises(OSError, match='could not write .*/out.mp4: No space left on device; the old file is as it was'): stereo_clip(clip.path, tmp_path / 'out.mp4', progress=False)
+    with pytest.raises(OSError, match='could not write .*/nowhere/out.mp4: .*; nothing was written'):
+        with ClipWriter(tmp_path / 'nowhere/out.mp4', clip) as writer: writer.write(torch.rand(1, 3, 32, 32))
+    assert (tmp_path / 'out.mp4').read_bytes() == b'old' and len(list(tmp_path.iterdir())) == 1
+
+
+def test_full_disk(tmp_path):
+    "A limit on the size of files stands for a full disk."
+    write_film(tmp_path / 'long.mp4', rgb(5) * 5, sound=None)
+    (tmp_path / 'out.mp4').write_bytes(b'old')
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OSError, match='could not write .*/out.mp4: .*; the old file is as it was'): stereo_clip(tmp_path / 'long.mp4', tmp_path / 'out.mp4', crf=1, progress=False)
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / 'out.mp4').read_bytes() == b'old' and not (tmp_path / '.out.mp4.tmp').exists()
+
+
 @pytest.fixture(scope='module')
 def bad_clips(films):
     write_film(films / 'cut.mp4', rgb(5, 5), sound='aac')
@@ -491,6 +634,21 @@ def test_clip_that_was_broken_off(tmp_path, bad_clips):
     assert done.returncode == 0 and 5 < number < 28
     line = next(line for line in done.stderr.splitlines() if 'cut.mp4: ' in line)
     assert 'error' not in line and str(number) in line
+    (tmp_path / 'out.mp4').write_bytes(b'whole')
+    again = run('inpaint_stereo', bad_clips / 'cut.mp4', '-o', tmp_path / 'out.mp4')
+    assert again.returncode == 1 and 'give another name' in again.stderr and (tmp_path / 'out.mp4').read_bytes() == b'whole'
+
+
+def test_damage_on_the_way_replaces_nothing(tmp_path, films, monkeypatch):
+    "Only found when the frames are read: the earlier result stays, and none of several is written."
+    clip = open_clip(films / 'clip.mp4')
+    monkeypatch.setattr('inpaint_nb.stereo.read_frames', lambda clip: list(enumerate(clip.frames()))[:9])
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/clip_mask.mp4').write_bytes(b'whole')
+    with pytest.raises(FileExistsError, match='only 9 of 14 frames'): stereo_clip(clip.path, tmp_path / 'out', format='mask,left', progress=False)
+    assert (tmp_path / 'out/clip_mask.mp4').read_bytes() == b'whole' and len(list((tmp_path / 'out').iterdir())) == 1
+    out, = stereo_clip(clip.path, tmp_path / 'new.mp4', progress=False)
+    assert len(open_clip(out)) == 9
 
 
 def test_interrupted(tmp_path):

@@ -80,6 +80,43 @@ def test_kinds_of_files(tmp_path, name, settings):
     assert np.array_equal(clip[7], list(clip.frames())[7])
 
 
+@pytest.mark.parametrize('name', ['old.mpg', 'old.ts', 'an mpg called.mp4'])
+def test_mpeg_streams(tmp_path, name):
+    "decord counts their frames right, and gives others: 12 frames late from the beginning (ts), or after a jump (mpg)."
+    path = write(tmp_path/name.replace('mp4', 'mpg'), FRAMES, codec='mpeg2video').rename(tmp_path/name)
+    clip = open_clip(path)
+    assert len(clip) == 30 and clip.reader == 'av'
+    for numbers in (range(30), range(0, 30, 4)):
+        for number, frame in zip(numbers, clip.frames(numbers), strict=True):
+            distances = [np.abs(frame.astype(int) - other).mean() for other in FRAMES]
+            assert abs(np.argmin(distances) - number) <= 1 and distances[number] < 15
+
+
+def test_decord_must_see_the_first_frame(clip):
+    if open_clip(clip).reader != 'decord': pytest.skip('no decord here')
+    late = lambda reader, number: reader.frames[number + 12].asnumpy()
+    with mock.patch.object(video.DecordReader, 'read', late): assert open_clip(clip).reader == 'av'
+
+
+@pytest.mark.skipif(not LEGS, reason='no colons in names here')
+def test_colon_in_the_name(clip, tmp_path, monkeypatch):
+    "FFmpeg would take the beginning for a protocol."
+    shutil.copy(clip, tmp_path/'clip:one.mp4')
+    monkeypatch.chdir(tmp_path)
+    opened = open_clip('clip:one.mp4')
+    assert (len(opened), opened.reader, str(opened.path)) == (30, open_clip(clip).reader, 'clip:one.mp4')
+    for reader in {opened.reader, 'av'}: assert np.array_equal(video.replace(opened, reader=reader)[3], open_clip(clip)[3])
+
+
+def test_folder_is_listed_once(tmp_path):
+    for number in (10, 9, 2): Image.fromarray(FRAMES[number]).save(tmp_path/f'{number}.png')
+    Image.fromarray(FRAMES[0]).save(tmp_path/'.0.png')
+    clip = open_clip(tmp_path)
+    with mock.patch.object(video, 'frame_files', side_effect=video.frame_files) as listed:
+        assert [video.frame_paths(clip, [number])[0].name for number in range(3)] == ['2.png', '9.png', '10.png']
+    assert listed.call_count == 1
+
+
 def test_odd_size(tmp_path):
     path = write(tmp_path/'odd.mp4', [frame[:71, :95] for frame in FRAMES[:5]], pixels='yuv444p')
     assert [frame.shape for frame in open_clip(path).frames()] == 5 * [(71, 95, 3)]
