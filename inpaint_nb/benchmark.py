@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from .datasets import list_records, read_record
 from .losses import hole_flicker, hole_psnr, hole_ssim
 from .scenes import random_scene
-from .stereo import hole_to_fill, inpaint_view, read_picture, repeat_background, save_picture
+from .stereo import hole_to_fill, inpaint_view, read_picture, repeat_background
 from .video import list_clip_records
 from .warp import fill_holes, forward_warp, splat
 

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from importlib.resources import files
 from io import StringIO
-from pathlib import Path
 from tokenize import COMMENT, generate_tokens
 from typing import Any, NamedTuple
 
@@ -235,7 +234,8 @@ def stereo(
         parser = Parser('inpaint_stereo', description='Turn a photo or a clip into a stereo picture or clip; a trained model fills the holes.', epilog=NAMES)
         add_room(parser, places | settings, positional='photo_or_clip', short=dict(out='-o'))
         args = parser.parse_args(argv)
-        from inpaint_nb.stereo import StereoOptions, choose_device, is_clip, output_files, stereo_file
+        from inpaint_nb.models import choose_device
+        from inpaint_nb.stereo import StereoOptions, is_clip, output_files, stereo_file
         check_depth_model(parser, args.model_type)
         with refusing(parser): options = StereoOptions(**taken(args, settings))
         kind = 'clip' if is_clip(args.photo_or_clip) else 'picture'

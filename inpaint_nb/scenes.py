@@ -8,7 +8,7 @@ __all__ = ['TEXTURES', 'SHAPES', 'noise', 'palette', 'paint', 'surface', 'Layer'
 
 # %% ../nbs/00a_scenes.ipynb #0573d1e8
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 

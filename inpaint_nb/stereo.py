@@ -6,10 +6,10 @@
 __all__ = ['Part', 'ANAGLYPHS', 'PACKINGS', 'PICTURE_SUFFIXES', 'CLIP_SUFFIXES', 'SUFFIXES', 'SOUNDS', 'hole_to_fill',
            'repeat_background', 'tiles_to_fill', 'inpaint_view', 'open_views', 'fill_views', 'make_stereo',
            'side_by_side', 'half_side_by_side', 'anaglyph', 'mask_picture', 'Packing', 'eight_bits', 'save_picture',
-           'read_picture', 'output_files', 'photo_depth', 'choose_device', 'StereoOptions', 'stereo_photo',
-           'fade_windows', 'fill_stream', 'RunningScale', 'check_scale', 'frame_depth', 'shot_depths', 'read_frames',
-           'shots', 'stereo_frames', 'add_sound', 'video_frame', 'naming', 'ClipWriter', 'depth_frames',
-           'refuse_shorter', 'stereo_clip', 'is_clip', 'stereo_file']
+           'read_picture', 'output_files', 'photo_depth', 'StereoOptions', 'stereo_photo', 'fade_windows',
+           'fill_stream', 'RunningScale', 'check_scale', 'frame_depth', 'shot_depths', 'read_frames', 'shots',
+           'stereo_frames', 'add_sound', 'video_frame', 'naming', 'ClipWriter', 'depth_frames', 'refuse_shorter',
+           'stereo_clip', 'is_clip', 'stereo_file']
 
 # %% ../nbs/06_stereo.ipynb #02dafef9
 import math
@@ -38,8 +38,8 @@ from tqdm.auto import tqdm
 from .datasets import batch_of_one, make_folder, read_photo
 from .depth import DepthModel, create_depth_model, read_depth
 from .masks import dilate_inner, dilate_outer, mask_closing
-from .models import load_model, write_whole
-from .video import VIDEO_ENDINGS, Clip, ClipError, frame_files, frame_paths, natural_order, open_clip, shot_change, thumbnail
+from .models import choose_device, load_model, write_whole
+from .video import VIDEO_ENDINGS, Clip, ClipError, frame_files, frame_paths, natural_order, number_shots, open_clip
 from .warp import StereoViews, fill_holes, forward_warp
 
 # %% ../nbs/06_stereo.ipynb #84449bb7
@@ -289,15 +289,6 @@ def photo_depth(
         raise ValueError(f'{depth_file} is {rows} x {columns}, which does not fit {photo} with {height} x {width}: is it the depth of another picture?')
     return depth.to(image.device)
 
-# %% ../nbs/06_stereo.ipynb #dea3fc95
-def choose_device(
-    gpu: int,  # number of the GPU; -1: CPU
-) -> torch.device:  # the CPU as well where no GPU is found
-    "The GPU of that number, or the CPU."
-    found = torch.cuda.device_count() if gpu >= 0 else 0
-    if found and gpu >= found: raise ValueError(f'--gpu is {gpu}; it must be from 0 to {found - 1}, or -1 for the CPU')
-    return torch.device(f'cuda:{gpu}' if found else 'cpu')
-
 # %% ../nbs/06_stereo.ipynb #0f959a29
 @dataclass(frozen=True)
 class StereoOptions:
@@ -459,7 +450,7 @@ def shot_depths(
 # %% ../nbs/06_stereo.ipynb #8ac7fffd
 def read_frames(
     clip: Clip,
-) -> Iterator[tuple[int, np.ndarray]]:  # number and pixels H,W,3 uint8
+) -> Iterator[np.ndarray]:  # H,W,3 RGB uint8
     "The frames of a clip; it may end early, and says so."
     with clip.reading() as read:
         for number in range(len(clip)):
@@ -468,21 +459,15 @@ def read_frames(
                 if not number or clip.path.is_dir(): raise
                 tqdm.write(f'{error}; only the {number} frames before are used', file=sys.stderr)
                 return
-            yield number, frame
+            yield frame
     if clip.missing: tqdm.write(f'{clip.path}: it ends after {len(clip)} of {len(clip) + clip.missing} frames', file=sys.stderr)
 
 def shots(
-    frames: Iterable[tuple[int, np.ndarray]],  # number and pixels H,W,3 uint8
-) -> Iterator[Iterator[tuple[int, np.ndarray]]]:  # to be read one after the other
-    "The same frames, shot by shot."
-    shot, before = 0, None
-    def shot_of(frame):
-        nonlocal shot, before
-        now = thumbnail(frame[1])
-        if before is not None: shot += shot_change(before, now) > 1
-        before = now
-        return shot
-    return (frames for _, frames in groupby(frames, shot_of))
+    frames: Iterable[np.ndarray],  # H,W,3 RGB uint8
+) -> Iterator[Iterator[tuple[int, np.ndarray]]]:  # number and frame of each, to be read one after the other
+    "The frames of a clip, numbered, shot by shot."
+    in_shots = groupby(enumerate(number_shots(frames)), key=lambda item: item[1][0])
+    return (((number, frame) for number, (_, frame) in shot) for _, shot in in_shots)
 
 # %% ../nbs/06_stereo.ipynb #8ff3b3a9
 def stereo_frames(

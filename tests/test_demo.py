@@ -75,7 +75,7 @@ def stopped(out: Path, number: int) -> str:
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
 def test_goes_on_where_it_was_stopped(tmp_path, capsys, number):
-    out, plan = tmp_path/'out', replace(PLAN, seconds=600)
+    out = tmp_path/'out'
     text = stopped(out, number)
     assert number == signal.SIGKILL or 'the same command goes on' in text
     before = checkpoint(out)

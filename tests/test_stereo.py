@@ -14,7 +14,7 @@ from inpaint_nb.depth import DepthModel, create_depth_model, read_depth, write_d
 from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
 from inpaint_nb.models import create_model, load_model
 from inpaint_nb.scenes import random_clip, random_scene
-from inpaint_nb.stereo import (PACKINGS, ClipWriter, RunningScale, StereoOptions, StereoViews, add_sound, choose_device, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
+from inpaint_nb.stereo import (PACKINGS, ClipWriter, RunningScale, StereoOptions, StereoViews, add_sound, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
                                hole_to_fill, inpaint_view, make_stereo, open_views, output_files, read_frames, read_picture, repeat_background, save_picture, shot_depths, shots,
                                side_by_side, stereo_clip, stereo_file, stereo_frames, stereo_photo, tiles_to_fill)
 from inpaint_nb.video import open_clip
@@ -263,16 +263,6 @@ def test_reference_checkpoint_fills_a_photo(tmp_path, photo, name):
     with_network, repeated, mask = (np.asarray(Image.open(file)) for file in (with_network, repeated, mask))
     assert (with_network[mask > 0] != repeated[mask > 0]).any()
     assert np.array_equal(with_network[mask == 0], repeated[mask == 0])
-
-
-# --- a GPU that is not there ------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize('gpu, found, device', [(-1, 0, 'cpu'), (-1, 2, 'cpu'), (0, 0, 'cpu'), (5, 0, 'cpu'), (0, 1, 'cuda:0'), (1, 2, 'cuda:1'), (1, 1, None), (5, 2, None)])
-def test_choose_device(monkeypatch, gpu, found, device):
-    monkeypatch.setattr(torch.cuda, 'device_count', lambda: found)
-    if device: assert choose_device(gpu) == torch.device(device)
-    else:
-        with pytest.raises(ValueError, match=f'from 0 to {found - 1}, or -1'): choose_device(gpu)
 
 
 # --- clips -----------------------------------------------------------------------------------------------------------------
@@ -642,7 +632,7 @@ def test_clip_that_was_broken_off(tmp_path, bad_clips):
 def test_damage_on_the_way_replaces_nothing(tmp_path, films, monkeypatch):
     "Only found when the frames are read: the earlier result stays, and none of several is written."
     clip = open_clip(films / 'clip.mp4')
-    monkeypatch.setattr('inpaint_nb.stereo.read_frames', lambda clip: list(enumerate(clip.frames()))[:9])
+    monkeypatch.setattr('inpaint_nb.stereo.read_frames', lambda clip: list(clip.frames())[:9])
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out/clip_mask.mp4').write_bytes(b'whole')
     with pytest.raises(FileExistsError, match='only 9 of 14 frames'): stereo_clip(clip.path, tmp_path / 'out', format='mask,left', progress=False)

@@ -1,6 +1,6 @@
 "The training loop: golden schedules, exact resume, interruption, bad losses, full disks, clear errors."
-import csv, os, re, signal, subprocess, sys
-from dataclasses import asdict, replace
+import csv, os, re, shutil, signal, subprocess, sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch._dynamo.utils import counters
 
 from inpaint_nb import train
 from inpaint_nb.datasets import InpaintDataset, write_record
@@ -332,7 +333,10 @@ def test_tensorboard_goes_on_where_the_run_does(data, tmp_path):
 
 def test_compiled_is_the_same_network(data, tmp_path, through):
     history, expected = through()
+    torch._dynamo.reset()
+    counters.clear()
     compiled = run(data, tmp_path, compile=True)
+    if shutil.which('g++') or shutil.which('clang++'): assert counters['aot_autograd']['ok'] > 0  # else it runs as it is
     assert [row['train_loss'] for row in compiled] == pytest.approx([row['train_loss'] for row in history], rel=1e-4)
     torch.testing.assert_close(weights(tmp_path/f'{NAME}.checkpoint.pth'), expected, rtol=1e-3, atol=1e-5)
 

@@ -1,5 +1,6 @@
 "Clips of every kind, hostile files, and video records: counts, workers, kill and rerun."
 import multiprocessing, os, shutil, signal, subprocess, sys, threading, time
+from contextlib import closing
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from inpaint_nb import video
 from inpaint_nb.datasets import read_record
 from inpaint_nb.depth import write_depth
 from inpaint_nb.scenes import random_clip
-from inpaint_nb.video import ClipError, ClipMaker, ClipResult, VideoDataset, clip_note, list_clip_records, make_video_records, open_clip
+from inpaint_nb.video import ClipError, ClipMaker, VideoDataset, clip_note, list_clip_records, make_video_records, open_clip
 
 VIDEOS = Path(__file__).parents[2]/'shared/data/videos'
 LEGS = os.name == 'posix'
@@ -535,3 +536,36 @@ def test_real_clips(tmp_path, name, size, number):
     clip = open_clip(VIDEOS/f'{name}.mp4')
     found, summary = starts(clip.path, tmp_path, seq=16, skip_interval=64)
     assert clip.size == size and len(found) == number and found == list(range(0, 80 * number, 80)) and summary.cuts == 0
+
+
+@pytest.mark.parametrize('name, codec, options', [('a.mp4', 'libx264', {'bf': '3'}), ('open.mkv', 'libx264', {'x264-params': 'open-gop=1'}), ('a.avi', 'mpeg4', {}), ('a.ts', 'mpeg2video', {'bf': '2'})])
+def test_jumps_are_exact(tmp_path, name, codec, options):
+    "Far ahead and far back, by a key frame or from the beginning: the same pixels as one frame after the other."
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    frames = [np.kron(np.roll(noise, number, 1), np.ones((4, 4, 1), np.uint8)) for number in range(400)]
+    clip = open_clip(write(tmp_path/name, frames, codec=codec, options={'g': '40'} | options))
+    one_by_one = list(clip.frames())
+    assert len(one_by_one) == 400
+    for number in (390, 5, 200, 201, 60, 399, 0):
+        with clip.reading() as read: assert np.array_equal(read(10), one_by_one[10]) and np.array_equal(read(number), one_by_one[number])
+    with closing(video.AVReader(clip.path)) as reader:
+        reader.read(300)
+        assert reader.stamps and reader.next == 301
+        decoded = mock.Mock(wraps=reader.jump)
+        reader.jump = decoded
+        assert np.array_equal(reader.read(301), one_by_one[301]) and not decoded.called
+        assert np.array_equal(reader.read(150), one_by_one[150]) and decoded.called
+
+
+@pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='the memory in use is told by Linux only')
+def test_a_slow_reader_holds_few_frames(tmp_path):
+    "decord would go on decoding while somebody works on a frame."
+    path = write(tmp_path/'a.mp4', [np.full((720, 1280, 3), number % 256, np.uint8) for number in range(300)])
+    clip, before = open_clip(path), None
+    with clip.reading() as read:
+        for number in range(60):
+            read(number)
+            time.sleep(.02)
+            memory = int(Path('/proc/self/statm').read_text().split()[1]) * 4096
+            if number == 10: before = memory
+    assert memory - before < 100e6
