@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['CLIP', 'LIMITS', 'SCHEDULES', 'DECAYED', 'OPTIMIZERS', 'COUNTED', 'AMP_FLOATS', 'MOST_DROPPED', 'READ_EVERY',
-           'HARMLESS', 'ROW', 'HOLE_COLOUR', 'TrainConfig', 'cycle_position', 'cosine', 'cosine_wd', 'cosine_fixed_wd',
-           'step_decay', 'decay_groups', 'one_group', 'adamw', 'adam', 'sgd', 'lion', 'adamw_schedulefree',
-           'radam_schedulefree', 'sgd_schedulefree', 'set_rates', 'load_optimizer', 'cpu_has_bfloat16', 'Compute',
-           'say', 'keep_memory', 'PlainStep', 'frames_of', 'step_if', 'cut', 'epoch_plan', 'default_workers',
-           'batches_of', 'set_seed', 'own_randomness', 'RunState', 'Interrupted', 'StopSignal', 'leave_signals',
-           'Callback', 'Training', 'scheduler_state', 'BestModel', 'Checkpoint', 'read_run', 'settle_seed', 'changed',
-           'judged_after', 'ProgressBar', 'summary', 'Summary', 'loss_table', 'loss_figure', 'png', 'LossLog',
-           'paint_hole', 'contact_sheet', 'eval_sheet', 'eval_film', 'EvalPictures', 'TensorBoard', 'LivePlot', 'Watch',
-           'fit', 'begin_with', 'compile_model', 'train_from_folder']
+           'HARMLESS', 'SHOWN', 'ROW', 'HOLE_COLOUR', 'TrainConfig', 'check_discriminator', 'cycle_position', 'cosine',
+           'cosine_wd', 'cosine_fixed_wd', 'step_decay', 'decay_groups', 'one_group', 'adamw', 'adam', 'sgd', 'lion',
+           'adamw_schedulefree', 'radam_schedulefree', 'sgd_schedulefree', 'set_rates', 'load_optimizer',
+           'cpu_has_bfloat16', 'Compute', 'say', 'keep_memory', 'PlainStep', 'frames_of', 'step_if', 'cut',
+           'epoch_plan', 'default_workers', 'batches_of', 'set_seed', 'own_randomness', 'RunState', 'Interrupted',
+           'StopSignal', 'leave_signals', 'Callback', 'Training', 'scheduler_state', 'BestModel', 'Checkpoint',
+           'read_run', 'settle_seed', 'changed', 'judged_after', 'ProgressBar', 'score_texts', 'summary', 'Summary',
+           'columns', 'loss_table', 'loss_figure', 'png', 'LossLog', 'paint_hole', 'contact_sheet', 'eval_sheet',
+           'eval_film', 'EvalPictures', 'TensorBoard', 'LivePlot', 'Watch', 'criterion_of', 'step_kind', 'fit',
+           'begin_with', 'compile_model', 'train_from_folder']
 
 # %% ../nbs/04_train.ipynb #14fbcf9f
-import bisect, copy, ctypes, math, os, random, signal, sys, threading, time
+import bisect, ctypes, math, os, random, signal, sys, threading, time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -37,13 +38,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .datasets import HardExampleSampler, InpaintDataset, keyed_random, make_folder
+from .datasets import HardExampleSampler, InpaintDataset, make_folder
 from .losses import LOSSES, create_loss, diff_augment, hole_flicker, hole_psnr, hole_ssim, is_temporal
-from .models import MODELS, Inpainter, create_model, full_name, load_model, load_weights, matching_weights, model_state, save_model, write_whole
+from .models import MODELS, Inpainter, LightVideoInpaintV1, choose_device, create_model, full_name, load_model, load_weights, matching_weights, model_state, save_model, write_whole
 from .video import VideoDataset
 
 # %% ../nbs/04_train.ipynb #4945dbe1
-CLIP = 12  # frames of a clip to learn from
+CLIP = LightVideoInpaintV1.frames  # of a clip to learn from
 
 @dataclass
 class TrainConfig:
@@ -52,6 +53,9 @@ class TrainConfig:
     arch: str | None = None  # name of the network; unless given light_inpaint_v1, or with --video light_video_inpaint_v1
     loss: str | None = None  # name of the loss; unless given l1lpips or temporal_l1lpips, which need the weights of VGG16 (names without lpips and dinov2 need none)
     lpips_weights: str | None = None  # file with the weights of LPIPS; unless given they come from torchvision's cache and the package lpips
+    discriminator: str | None = None  # learn against a second network as well: l3c, l3ce, ffc, ffce or l3cffce
+    discriminator_weight: float = 0.2  # how much its opinion counts, in units of the loss
+    generator_warmup_iteration: int = 500  # steps until its opinion counts in full; it learns from the first
     batch_size: int | None = None  # samples that are computed at once; unless given 8 pictures, or with --video 1 clip
     backward_step: int = 4  # batches that make one step
     num_samples: int = 20000  # pictures, or frames of clips, that make one epoch
@@ -106,7 +110,7 @@ class TrainConfig:
 # %% ../nbs/04_train.ipynb #3ee3fdd5
 LIMITS = (  # settings, what they may be, and that in words
     ('batch_size backward_step num_samples max_epoch learning_rate_cycles eval_step save_eval_step ema_step prefetch_factor', lambda value: value >= 1, '1 or more'),
-    ('num_workers warmup_epoch weight_decay weight_decay_end learning_rate_cosine_min warmup_learning_rate', lambda value: 0 <= value < math.inf, '0 or more'),
+    ('num_workers warmup_epoch weight_decay weight_decay_end learning_rate_cosine_min warmup_learning_rate discriminator_weight generator_warmup_iteration', lambda value: 0 <= value < math.inf, '0 or more'),
     ('learning_rate learning_rate_decay', lambda value: 0 < value < math.inf, 'above 0'),
     ('adam_beta1 momentum ema_decay', lambda value: 0 <= value < 1, 'from 0 to below 1'),
     ('seed gpu', lambda value: value >= -1, '-1 or more'),
@@ -126,11 +130,19 @@ def check(self: TrainConfig):
         for name in names.split():
             if getattr(self, name) is not None and not allowed(getattr(self, name)): self.refuse(name, wanted)
     losses = [name for name in LOSSES if self.video or not is_temporal(name)]
+    if self.discriminator is not None: check_discriminator(self)
     for name, known in (('loss', losses), ('optimizer', OPTIMIZERS), ('scheduler', SCHEDULES), ('amp_float', AMP_FLOATS)):
         if getattr(self, name) in known: continue
         if getattr(self, name) in LOSSES: self.refuse(name, 'one that judges single pictures, or given with --video, because it compares the frames of a clip')
         self.refuse(name, f'one of: {", ".join(known)}')
     self.check_together()
+
+def check_discriminator(
+    config: TrainConfig,  # with a discriminator
+):
+    "Refuse a discriminator that does not exist."
+    from inpaint_nb.gan import DISCRIMINATORS, discriminator_kind
+    if discriminator_kind(config.discriminator) is None: config.refuse('discriminator', f'one of: {", ".join(DISCRIMINATORS)}')
 
 # %% ../nbs/04_train.ipynb #15dc2ddc
 @patch
@@ -142,8 +154,9 @@ def check_together(self: TrainConfig):
         if not getattr(self, name): self.refuse(name, f'above 0 for {self.optimizer}')
     if self.scheduler.startswith('cosine') and not free and self.learning_rate_cosine_min > self.learning_rate:
         self.refuse('learning_rate_cosine_min', f'no more than --learning-rate, which is {self.learning_rate}')
-    if self.lpips_weights and 'lpips' not in self.loss: self.refuse('lpips_weights', 'given with a loss that has lpips in its name')
-    if 0 < torch.cuda.device_count() <= self.gpu: self.refuse('gpu', f'from 0 to {torch.cuda.device_count() - 1}, or -1 for the CPU')
+    if self.lpips_weights and 'lpips' not in self.loss and not self.discriminator:
+        self.refuse('lpips_weights', 'given with a loss that has lpips in its name, or with --discriminator')
+    choose_device(self.gpu)
     if self.reset_state and not self.resume: self.refuse('reset_state', 'given together with --resume')
 
 # %% ../nbs/04_train.ipynb #a5b809ea
@@ -301,7 +314,7 @@ class Compute:
         several = int(os.environ.get('WORLD_SIZE', 1)) > 1  # as torchrun and `accelerate launch` tell
         self.processes = PartialState(cpu=not found) if several else None
         self.rank, self.ranks = (self.processes.process_index, self.processes.num_processes) if several else (0, 1)
-        self.device = self.processes.device if several else torch.device(f'cuda:{config.gpu}' if found else 'cpu')
+        self.device = self.processes.device if several else choose_device(config.gpu)
         short = AMP_FLOATS[config.amp_float]
         able = found or (short == torch.bfloat16 and cpu_has_bfloat16())
         self.dtype = short if able and not config.disable_amp else torch.float32
@@ -345,6 +358,9 @@ def keep_memory() -> bool:  # could it be told?
 # %% ../nbs/04_train.ipynb #ed4d5b63
 class PlainStep:
     "Learn with one model, one loss and one optimizer."
+    scores = dict(psnr=hole_psnr, ssim=hole_ssim, flicker=hole_flicker)  # besides the loss, called as `score(pred, target, mask)`
+    companions = ()  # networks to save beside the model
+    judge_start = False  # is it worth while to judge the model before the first step?
     def __init__(self,
         model: Inpainter,
         criterion: nn.Module,  # called as `criterion(pred, target, mask)`
@@ -363,20 +379,28 @@ class PlainStep:
 
 # %% ../nbs/04_train.ipynb #4a437e3f
 @patch
+def fill(self: PlainStep,
+    x: Tensor,  # b 3 h w, 0..1; clips: b t 3 h w
+    mask: Tensor,  # b 1 h w bool
+    y: Tensor,  # b 3 h-32 w-32, 0..1
+) -> tuple[Tensor, Tensor, Tensor]:  # prediction b 3 h-32 w-32, target, soft mask: clips as one long row of pictures
+    "Fill the holes; what is to be compared may be moved."
+    rim = self.model.i2i_offset
+    x, soft = self.model.preprocess(frames_of(x), frames_of(mask))
+    trio = self.model(x, soft).float(), frames_of(y), soft[..., rim:-rim, rim:-rim]
+    return diff_augment(*trio) if self.criterion.training and getattr(self.criterion, 'diff_aug', False) else trio
+
+@patch
 def compare(self: PlainStep,
     x: Tensor,  # b 3 h w, 0..1; clips: b t 3 h w
     mask: Tensor,  # b 1 h w bool
     y: Tensor,  # b 3 h-32 w-32, 0..1
 ) -> tuple[Tensor, Tensor]:  # prediction b 3 h-32 w-32, loss
     "Fill the holes, and say how wrong that is."
-    together, rim = x.shape[-4], self.model.i2i_offset  # a loss sees a whole batch of pictures, but one clip at a time
-    x, soft = self.model.preprocess(frames_of(x), frames_of(mask))
     with self.compute.autocast():
-        pred = self.model(x, soft).float()
-        trio = pred, frames_of(y), soft[..., rim:-rim, rim:-rim]
-        if self.criterion.training and getattr(self.criterion, 'diff_aug', False): trio = diff_augment(*trio)
-        losses = [self.criterion(*parts) for parts in zip(*[part.split(together) for part in trio])]
-    return pred.view_as(y), sum(losses) / len(losses)
+        trio = self.fill(x, mask, y)
+        losses = [self.criterion(*parts) for parts in zip(*[part.split(x.shape[-4]) for part in trio])]  # a whole batch of pictures, but one clip at a time
+    return trio[0].view_as(y), sum(losses) / len(losses)
 
 def frames_of(
     pictures: Tensor,  # b c h w, or clips: b t c h w
@@ -399,12 +423,17 @@ def accumulate(self: PlainStep,
 
 # %% ../nbs/04_train.ipynb #4085e441
 @patch
+def shared(self: PlainStep) -> list[nn.Parameter]:
+    "The weights whose gradients are added up."
+    return [*self.model.parameters()]
+
+@patch
 def sum_gradients(self: PlainStep,
     loss: Tensor,  # scalar, of this process
 ) -> Tensor:  # scalar, of all
     "Add up the gradients and the losses of all processes."
     if self.compute.ranks == 1: return loss
-    values = [*self.model.parameters()]
+    values = self.shared()
     for value in values: value.grad = torch.zeros_like(value) if value.grad is None else value.grad
     *total, loss = self.compute.total(torch.cat([value.grad.flatten() for value in values] + [loss.view(1)])).split([value.numel() for value in values] + [1])
     for value, gradient in zip(values, total): value.grad.copy_(gradient.view_as(value))
@@ -418,15 +447,16 @@ def update(self: PlainStep,
 ) -> Tensor:  # bool, on the device: was this step left out?
     "Move the weights along the gathered gradient, unless it is not finite."
     config, scaler = self.config, self.compute.scaler
-    finite = torch.isfinite(self.sum_gradients(loss))
+    finite = fine = torch.isfinite(self.sum_gradients(loss))
     for optimizer in self.optimizers:
         scaler.unscale_(optimizer)
         values = [value for group in optimizer.param_groups for value in group['params']]
-        finite_norm = torch.isfinite(clip_grad_norm_(values, config.clip_grad_norm if config.clip_grad_norm > 0 else math.inf))
-        if scaler.is_enabled(): scaler.step(optimizer)  # which looks at the gradient by itself
-        else: step_if(optimizer, finite := finite & finite_norm)
+        fine = fine & torch.isfinite(clip_grad_norm_(values, config.clip_grad_norm if config.clip_grad_norm > 0 else math.inf))
+    for optimizer in self.optimizers:
+        step_if(optimizer, fine)
         optimizer.zero_grad()
-    scaler.update()
+    if not scaler.is_enabled(): finite = fine
+    scaler.update()  # a gradient too long for fp16 is no fault of the step: the next one is scaled less
     if self.average and (number + 1) % config.ema_step == 0: get_ema_multi_avg_fn(config.ema_decay)(self.average, [*self.model.parameters()], None)
     return ~finite
 
@@ -447,13 +477,13 @@ def judging(self: PlainStep):
     "Inside, the model has the weights to judge and to save, and is in eval mode."
     values = [*self.model.parameters()]
     learnt = [value.detach().clone() for value in values] if self.average or self.averaging() else []
-    for optimizer in self.averaging(): optimizer.eval()
+    for optimizer in self.averaging()[:1]: optimizer.eval()  # the first is the model's
     with torch.no_grad():
         for value, average in zip(values, self.average): value.copy_(average)
     self.model.eval(); self.criterion.eval()
     try: yield
     finally:
-        for optimizer in self.averaging(): optimizer.train()
+        for optimizer in self.averaging()[:1]: optimizer.train()
         with torch.no_grad():
             for value, own in zip(values, learnt): value.copy_(own)
         self.model.train(); self.criterion.train()
@@ -464,7 +494,7 @@ def state_dict(self: PlainStep) -> dict:
     "What a checkpoint keeps beside the weights to judge."
     raw = {'raw_state_dict': model_state(self.model)} if self.average or self.averaging() else {}
     return {'optimizer_state_dict': [optimizer.state_dict() for optimizer in self.optimizers],
-            'grad_scaler_state_dict': [self.compute.scaler.state_dict()]} | raw
+            'grad_scaler_state_dict': [self.compute.scaler.state_dict()] * len(self.optimizers)} | raw
 
 @patch
 def load_state_dict(self: PlainStep,
@@ -479,6 +509,20 @@ def load_state_dict(self: PlainStep,
     if 'raw_state_dict' in state: load_weights(self.model, state['raw_state_dict'], 'the checkpoint')
     if self.compute.scaler.is_enabled() and state['grad_scaler_state_dict'][0]:
         self.compute.scaler.load_state_dict(state['grad_scaler_state_dict'][0])
+
+# %% ../nbs/04_train.ipynb #364fea45
+@patch
+def report(self: PlainStep) -> dict[str, float]:
+    "Further columns of the epoch's row; the next epoch begins anew."
+    return {}
+
+@patch
+def is_best(self: PlainStep,
+    row: dict,  # of the epoch, with what it was judged by
+    state: 'RunState',  # with the history of the epochs before
+) -> bool:
+    "Is this the best epoch so far?"
+    return row['eval_loss'] < state.best_loss
 
 # %% ../nbs/04_train.ipynb #00f7e211
 def cut(
@@ -547,6 +591,7 @@ class RunState:
     best_loss: float = math.inf  # of all evaluations
     started: str = field(default_factory=lambda: time.strftime('%Y%m%d%H%M%S'))  # when, for the names of files
     history: list[dict] = field(default_factory=list)  # a row for each finished epoch
+    start: dict | None = None  # what the model was judged by before the first step, if it was
 
 # %% ../nbs/04_train.ipynb #7c219320
 class Interrupted(KeyboardInterrupt):
@@ -557,10 +602,10 @@ class StopSignal:
     signals = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)]
     def __init__(self,
         patient: bool = False,  # a second signal is noted like the first
-    ): self.wanted, self.patient = False, patient
+    ): self.wanted, self.patient, self.silent = False, patient, int(os.environ.get('RANK', 0)) > 0
     def note(self, number, frame):
         if self.wanted and not self.patient: raise KeyboardInterrupt
-        if not self.wanted: os.write(2, b'\nstopping after this step' + b' (once more: at once, without saving)' * (not self.patient) + b'\n')
+        if not self.wanted and not self.silent: os.write(2, b'\nstopping after this step' + b' (once more: at once, without saving)' * (not self.patient) + b'\n')
         self.wanted = True
     def __enter__(self):
         main = threading.current_thread() is threading.main_thread()
@@ -715,7 +760,8 @@ def tick(self: Training):
 def evaluate(self: Training) -> dict[str, float]:  # means over all evaluation records
     "Judge the model on records that it does not learn from."
     compute, size, rim = self.compute, self.config.batch_size, self.step.model.i2i_offset
-    scores = torch.zeros(len(self.eval_loader.dataset), 4, device=compute.device)
+    judges = self.step.scores
+    scores = torch.zeros(len(self.eval_loader.dataset), 1 + len(judges), device=compute.device)
     with self.step.judging():
         for turn, batch in enumerate(batches_of(self.eval_loader)):
             if self.stop.wanted and compute.ranks == 1: raise Interrupted
@@ -723,11 +769,11 @@ def evaluate(self: Training) -> dict[str, float]:  # means over all evaluation r
             pred, loss = self.step.compare(x, mask, y)
             hole = mask[..., rim:-rim, rim:-rim]
             for row, *one in zip(range(number * size, len(scores)), *[part if part.dim() == 5 else part[:, None] for part in (pred, y, hole)]):
-                scores[row] = torch.stack([loss, hole_psnr(*one), hole_ssim(*one), hole_flicker(*one)])
+                scores[row] = torch.stack([loss, *[judge(*one) for judge in judges.values()]])
             self.call('after_eval_batch', number, dict(x=x, mask=mask, pred=pred, target=y))
     loss, *others = compute.total(scores).T
     means = [loss.mean(), *[score.nanmean() for score in others]]  # a record without a hole has no PSNR
-    return {name: mean for name, mean in zip(('eval_loss', 'psnr', 'ssim', 'flicker'), torch.stack(means).tolist()) if not math.isnan(mean)}
+    return {name: mean for name, mean in zip(('eval_loss', *judges), torch.stack(means).tolist()) if not math.isnan(mean)}
 
 # %% ../nbs/04_train.ipynb #23222894
 @patch
@@ -736,13 +782,13 @@ def close_epoch(self: Training,
 ):
     "Write an epoch's row and get ready for the next."
     state, (rate, decay) = self.state, self.rates(self.state.step - 1)
-    best = self.eval_loader is None or scores.get('eval_loss', math.inf) < state.best_loss
-    if scores and best: state.best_loss = scores['eval_loss']
     if not self.config.disable_hard_example: self.sampler.update_weights()
     speed = self.config.draws / state.seconds
     self.tick()
     row = dict(epoch=state.epoch, train_loss=state.loss_sum / max(state.counted, 1), eval_loss=None, psnr=None, ssim=None, flicker=None, learning_rate=rate,
-               weight_decay=decay, dropped=state.dropped, samples_per_second=speed, seconds=state.seconds, best=best) | scores
+               weight_decay=decay, dropped=state.dropped, samples_per_second=speed, seconds=state.seconds) | scores | self.step.report()
+    row['best'] = self.eval_loader is None or row['eval_loss'] is not None and self.step.is_best(row, state)
+    if row['best'] and scores: state.best_loss = row['eval_loss']
     state.history.append(row)
     state.epoch += 1
     state.drawn = state.loss_sum = state.counted = state.dropped = state.seconds = 0
@@ -802,6 +848,7 @@ def save_checkpoint(self: Training):
         self.keep(self.path('.checkpoint.pth'), partial(
             save_model, self.step.model, train_kwargs=asdict(self.config), **state, scheduler_state_dict=scheduler_state(self.config, epoch),
             best_loss=self.state.best_loss, last_epoch=epoch, run=asdict(self.state), sampler=self.sampler.state_dict()))
+    for network in self.step.companions: self.keep(self.model_dir/f'{network.name}.pth', partial(save_model, network, train_kwargs=asdict(self.config)))
 
 # %% ../nbs/04_train.ipynb #a22f99c7
 class BestModel(Callback):
@@ -875,7 +922,11 @@ def take_up(self: Training,
         return
     if before.get('optimizer', config.optimizer) != config.optimizer:
         raise ValueError(f'the run was started with --optimizer {before["optimizer"]}, not {config.optimizer}; to change it, add --reset-state')
+    with_one = lambda name: f'with --discriminator {name}' if name else 'without --discriminator'
+    if (adversary := before.get('discriminator')) != config.discriminator:
+        raise ValueError(f'the run was started {with_one(adversary)}, and is to go on {with_one(config.discriminator)}; to change it, add --reset-state')
     self.step.load_state_dict(file)
+    if 'run' not in file and adversary: best = math.inf  # iw3 writes the time there
     self.state = RunState(**file['run']) if 'run' in file else RunState(config.seed, epoch=epoch + 1, best_loss=best)
     if 'sampler' in file: self.sampler.load_state_dict(file['sampler'])
     if before.get('loss') != config.loss: self.state.best_loss = math.inf
@@ -901,6 +952,7 @@ def run(self: Training):
     with own_randomness(), self.stop:
         try:
             self.call('before_fit')
+            if self.step.judge_start and not state.step and self.eval_loader is not None: self.judge_start()
             while state.epoch <= config.max_epoch:
                 self.train_epoch()
                 self.close_epoch(self.evaluate() if judged_after(state.epoch, config) and self.eval_loader is not None else {})
@@ -915,6 +967,12 @@ def run(self: Training):
     if state.history and not any(row['best'] for row in state.history): say('No model was saved as the best one, because no evaluation gave a finite loss.')
 
 # %% ../nbs/04_train.ipynb #6a4f5a5b
+@patch
+def judge_start(self: Training):
+    "Judge the model as it is before the first step, to see later what the run changes."
+    self.state.start = self.evaluate()
+    say('  '.join(['before the first step'] + score_texts(self.state.start)))
+
 @patch
 def rescue(self: Training,
     begun: int,  # step with which this process began
@@ -948,20 +1006,27 @@ class ProgressBar(Callback):
                         desc=f'epoch {run.state.epoch}/{run.config.max_epoch}')
     def after_step(self, run: Training): self.bar.update(run.state.drawn - self.bar.n)
     def after_losses(self, run: Training, losses: list[float]): self.bar.set_postfix_str(f'loss {sum(losses) / len(losses):.4f}', refresh=False)
-    def after_eval_batch(self, run: Training, number: int, batch: dict): self.bar.set_postfix_str(f'judging, batch {number + 1}/{len(run.eval_loader)}')
+    def after_eval_batch(self, run: Training, number: int, batch: dict): self.bar is None or self.bar.set_postfix_str(f'judging, batch {number + 1}/{len(run.eval_loader)}')
     def after_epoch(self, run: Training, row: dict): self.bar.close()
     def after_fit(self, run: Training): self.bar is None or self.bar.close()
 
 # %% ../nbs/04_train.ipynb #d132c8cd
+SHOWN = dict(eval_loss='eval {:.4f}', psnr='hole {:.2f} dB', ssim='SSIM {:.3f}', flicker='flicker {:.4f}', checkerboard='checkerboard {:.2f}', lpips='LPIPS {:.4f}',
+             generator_loss='generator {:.3f}', discriminator_loss='discriminator {:.3f}', adaptive_weight='weight {:.3f}')
+
+def score_texts(
+    scores: dict,  # such as a row of the history
+) -> list[str]:
+    "What is known, in a few words each."
+    return [form.format(scores[name]) for name, form in SHOWN.items() if scores.get(name) is not None]
+
 def summary(
     row: dict,  # of the history
     config: TrainConfig,
     left: float = 0,  # seconds that the run will still take
 ) -> str:
     "One line about an epoch."
-    parts = [f'epoch {row["epoch"]:>3}/{config.max_epoch}', f'loss {row["train_loss"]:.4f}']
-    if row['eval_loss'] is not None: parts += [f'eval {row["eval_loss"]:.4f}', f'hole {row["psnr"]:.2f} dB', f'SSIM {row["ssim"]:.3f}']
-    if row.get('flicker') is not None: parts.append(f'flicker {row["flicker"]:.4f}')
+    parts = [f'epoch {row["epoch"]:>3}/{config.max_epoch}', f'loss {row["train_loss"]:.4f}', *score_texts(row)]
     parts += [f'lr {row["learning_rate"]:.2e}', f'{row["samples_per_second"]:.1f} samples/s', tqdm.format_interval(row['seconds'])]
     if left: parts.append(f'{tqdm.format_interval(left)} left')
     if row['dropped']: parts.append(f'{row["dropped"]} steps left out')
@@ -984,12 +1049,19 @@ class Summary(Callback):
 # %% ../nbs/04_train.ipynb #77ad364a
 ROW = ('epoch', 'train_loss', 'eval_loss', 'psnr', 'ssim', 'flicker', 'learning_rate', 'weight_decay', 'dropped', 'samples_per_second', 'seconds')
 
+def columns(
+    history: list[dict],
+) -> list[str]:  # those that every run has, and further ones
+    "What there are numbers for."
+    return list(dict.fromkeys([*ROW, *[name for row in history for name in row if name != 'best']]))
+
 def loss_table(
     history: list[dict],
 ) -> str:  # comma-separated, with a header; empty where the model was not judged
     "The history as a table."
-    cells = [['' if row.get(name) is None else str(row[name]) for name in ROW] for row in history]
-    return '\n'.join(','.join(line) for line in [ROW, *cells]) + '\n'
+    names = columns(history)
+    cells = [['' if row.get(name) is None else str(row[name]) for name in names] for row in history]
+    return '\n'.join(','.join(line) for line in [names, *cells]) + '\n'
 
 # %% ../nbs/04_train.ipynb #281d37d8
 def loss_figure(
@@ -1092,7 +1164,7 @@ class TensorBoard(Callback):
             tqdm.write(f'{self.folder}: {error}. The run goes on without TensorBoard.', file=sys.stderr)
     def after_losses(self, run: Training, losses: list[float]): self.attempt('add_scalar', 'loss/batches', sum(losses) / len(losses), run.state.step)
     def after_epoch(self, run: Training, row: dict):
-        for name in [name for name in ROW[1:] if row.get(name) is not None]: self.attempt('add_scalar', f'epoch/{name}', row[name], run.state.step)
+        for name in [name for name in columns([row])[1:] if row.get(name) is not None]: self.attempt('add_scalar', f'epoch/{name}', row[name], run.state.step)
     def after_eval_batch(self, run: Training, number: int, batch: dict):
         if number % run.config.save_eval_step: return
         sheet = np.asarray(eval_sheet(batch, run.step.model.i2i_offset))
@@ -1154,6 +1226,21 @@ class Watch(Callback):
         self.pictures[run.state.step] = filled.float().cpu()
 
 # %% ../nbs/04_train.ipynb #9fbd7644
+def criterion_of(
+    config: TrainConfig,
+) -> nn.Module:
+    "The loss that the settings name."
+    return create_loss(config.loss, config.lpips_weights if 'lpips' in config.loss else None)
+
+def step_kind(
+    config: TrainConfig,
+) -> type[PlainStep]:
+    "Plain learning, or with a discriminator."
+    if config.discriminator is None: return PlainStep
+    from inpaint_nb.gan import GanStep
+    return GanStep
+
+# %% ../nbs/04_train.ipynb #11722ccf
 def fit(
     model: Inpainter,  # is trained in place
     train_dataset: Dataset,  # such as `InpaintDataset`
@@ -1163,20 +1250,20 @@ def fit(
     callbacks: Iterable[Callback] = (),  # who watches, besides those that write the files
     criterion: nn.Module | None = None,  # None: the loss that the settings name
     progress: bool = True,  # a bar and a line per epoch
-    step_type: Callable = PlainStep,  # makes the object that learns, from model, criterion, settings and `Compute`
+    step_type: Callable | None = None,  # makes the object that learns, from model, criterion, settings and `Compute`; None: as the settings say
 ) -> list[dict]:  # history: a row for each epoch
     "Train a model."
     config, model_dir = config or TrainConfig(), Path(model_dir)
     config.check()
     compute = Compute(config)
-    criterion = criterion or create_loss(config.loss, config.lpips_weights)
+    criterion = criterion or criterion_of(config)
     found = read_run(model_dir, config, model.name)
     config = settle_seed(config, found)
     if found: model.load_state_dict(found[0].state_dict())
     elif config.checkpoint_file: begin_with(model, config.checkpoint_file)
     if config.compile: compile_model(model)
     watchers = [*callbacks, *[ProgressBar(), Summary()] * progress, EvalPictures(), TensorBoard(), LossLog(), BestModel(), Checkpoint()]
-    run = Training(step_type(model, criterion, config, compute), train_dataset, None if config.skip_eval else eval_dataset, model_dir, config,
+    run = Training((step_type or step_kind(config))(model, criterion, config, compute), train_dataset, None if config.skip_eval else eval_dataset, model_dir, config,
                    [EvalPictures()] if compute.rank else watchers)
     if found: run.take_up(found[1])
     elif run.path('.checkpoint.pth').exists(): say(f'{model_dir} holds another run: its checkpoint will be replaced. To go on with it, stop and add --resume.')
@@ -1216,10 +1303,10 @@ def train_from_folder(
     config.check()
     for part in ['train'] + ['eval'] * (not config.skip_eval):
         if not (data_dir/part).is_dir(): raise FileNotFoundError(f'no folder {data_dir/part}: make records first (inpaint_create_training_data)')
-    criterion = create_loss(config.loss, config.lpips_weights)
+    criterion = criterion_of(config)
     Compute(config)  # to meet the other processes
     config = settle_seed(config, read_run(model_dir, config, full_name(config.arch)))
-    records = VideoDataset if config.video else InpaintDataset
+    records = partial(VideoDataset, frames=CLIP) if config.video else InpaintDataset
     train = records(data_dir/'train', True, config.size, seed=config.seed)
     judged = not config.skip_eval and any((data_dir/'eval').glob('*/*_M.png' if config.video else '*_M.png'))
     if not judged and not config.skip_eval: say(f'{data_dir/"eval"} holds no records: the model is saved after each epoch without being judged.')

@@ -1,0 +1,362 @@
+"Learning against a discriminator: golden numbers, exact resume, bad losses, clips, clear errors."
+import csv, os, re, signal, sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from inpaint_nb import gan, train
+from inpaint_nb.datasets import write_record
+from inpaint_nb.gan import (DISCRIMINATORS, GanStep, adaptive_weight, best_row, checkerboard_energy, create_discriminator, discriminator_loss, generator_loss,
+                            generator_warmup, load_discriminator, moving_average, straight_clamp)
+from inpaint_nb.losses import create_loss
+from inpaint_nb.models import MODELS, Inpainter, create_model, load_model, save_model
+from inpaint_nb.train import Callback, Compute, Interrupted, PlainStep, TrainConfig, decay_groups, train_from_folder
+from inpaint_nb.video import write_clip_record
+
+shared = Path(__file__).parents[2]/'shared/reference'
+golden = shared/'golden'
+needs_reference = pytest.mark.skipif(not golden.exists(), reason='needs the reference results beside the checkout')
+NAME = 'inpaint.tiny'
+
+class Tiny(Inpainter):
+    "One convolution, so that many runs take little time."
+    name = NAME
+    def __init__(self):
+        super().__init__()
+        self.blur = nn.Conv2d(3, 3, 7, padding=3)
+    def forward(self, x, mask, skip_i2i_offset=False):
+        out = x * (1 - mask) + self.blur(x) * mask
+        return out if skip_i2i_offset else out[..., 16:-16, 16:-16]
+
+class TinyClip(Tiny):
+    "The same for clips."
+    name, frames = 'inpaint.tiny_clip', 12
+
+QUICK = TrainConfig(arch=NAME, loss='l1', size=72, batch_size=2, backward_step=2, num_samples=8, max_epoch=2, learning_rate=1e-3, eval_step=1, save_eval_step=1, num_workers=0,
+                    seed=7, gpu=-1, disable_amp=True, discriminator='l3c', generator_warmup_iteration=0)
+
+@pytest.fixture(autouse=True, scope='module')
+def quick():
+    "The tiny networks, one thread."
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    MODELS[NAME], MODELS[TinyClip.name] = Tiny, TinyClip
+    yield
+    del MODELS[NAME], MODELS[TinyClip.name]
+    torch.set_num_threads(before)
+
+def noise(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    "A coarse picture, and an upright hole."
+    rng, mask = np.random.RandomState(seed), np.zeros((80, 80), bool)
+    mask[4:76, 30 + seed % 7:50 + seed % 7] = True
+    return np.kron(rng.randint(0, 255, (10, 10, 3)), np.ones((8, 8, 1))).astype(np.uint8), mask
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data')
+    for part, number in (('train', 6), ('eval', 2)):
+        (root/part).mkdir()
+        for i in range(number): write_record(root/part, f'noise_{i}', *noise(10 * number + i))
+    return root
+
+def run(data, folder, *callbacks, **options): return train_from_folder(data, folder, replace(QUICK, **options), callbacks, progress=False)
+
+def weights(path: Path, load=load_model) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in load(path)[0].state_dict().values()])
+
+def lasting(history): return [{name: value for name, value in row.items() if name not in ('seconds', 'samples_per_second')} for row in history]
+
+class StopAfter(Callback):
+    def __init__(self, step): self.step = step
+    def after_step(self, run):
+        if run.state.step == self.step: os.kill(os.getpid(), signal.SIGINT)
+
+def make_step(kind=GanStep, **options):
+    config = replace(QUICK, **options)
+    torch.manual_seed(0)
+    return kind(create_model(config.arch), create_loss(config.loss), config, Compute(config))
+
+def batch(seed=0, size=72, number=2):
+    torch.manual_seed(seed)
+    x, mask = torch.rand(number, 3, size, size), torch.zeros(number, 1, size, size, dtype=torch.bool)
+    mask[..., 8:-8, 28:44] = True
+    return x, mask, x[..., 16:-16, 16:-16]
+
+# ---- golden
+
+def seeded(name: str):
+    "A discriminator with the weights of the recipe, and what the reference's answers."
+    sys.path.insert(0, str(golden))
+    try: import recipe
+    finally: sys.path.pop(0)
+    stored, network = np.load(golden/f'discriminator_{name}.npz'), create_discriminator(name)
+    shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    return stored, network, {key: torch.tensor(value) for key, value in recipe.build(shapes, set(stored['norm_weight_names'].tolist())).items()}
+
+@needs_reference
+@pytest.mark.parametrize('name', ['l3c', 'l3ce', 'ffc', 'ffce', 'l3cffce'])
+def test_answers_equal_the_reference(name):
+    stored, network, state = seeded(name)
+    inputs = np.load(golden/'discriminator_inputs.npz')
+    x, condition, mask = [torch.tensor(inputs[key]).float() for key in ('x', 'c', 'mask')]
+    def near(value, key): np.testing.assert_allclose(value.detach().numpy(), stored[key], atol=1e-5, rtol=1e-4)
+    for key in [key for key in stored.files if key.endswith('|out_call1_nomask')]:
+        index, mode, _ = key.split('|')
+        network.load_state_dict(state)
+        network.train(mode == 'train')
+        network.index = int(index.removeprefix('idx'))
+        first, (second, cells) = network(image := x.clone().requires_grad_(), condition), network(x, condition, mask)
+        near(first, key)
+        near(second, f'{index}|{mode}|out_call2_mask')
+        assert np.array_equal(cells.numpy() > 0, stored[f'{index}|{mode}|mask_out'] > 0)
+        for buffer in [key for key in stored.files if key.startswith(f'{index}|{mode}|after2calls')]:
+            near(dict(network.member().named_buffers())[buffer.split('|')[-1]], buffer)
+        if mode == 'train': continue
+        gradient, = torch.autograd.grad(-first.mean(), image)
+        assert gradient.norm().item() == pytest.approx(float(stored[f'{index}|eval|grad_x_l2']), rel=1e-4)
+        near(gradient[:1, :, :16, :16], f'{index}|eval|grad_x_crop')
+        near(network(x, condition.flip(-1)), f'{index}|eval|out_c_flipped')
+
+@needs_reference
+@pytest.mark.parametrize('name', ['l3c', 'l3ce', 'ffc', 'ffce', 'l3cffce'])
+def test_weights_have_the_names_of_the_reference(name):
+    network = create_discriminator(name)
+    section = (shared/'state_dicts.md').read_text().split(f'## `{network.name}`')[1].split('\n## ')[0]
+    listed = re.findall(r'^\| `(\S+)` \| \(([\d, ]+)\) \| \w+ \| \w+ \| (\w*)', section, re.M)
+    assert [(key, tuple(value.shape)) for key, value in network.state_dict().items()] == [(key, tuple(map(int, shape.rstrip(',').split(',')))) for key, shape, _ in listed]
+    names = {id(value): key for key, value in network.named_parameters()}
+    assert {names[id(value)] for value in decay_groups(network, 0.001)[0]['params']} == {key for key, _, decays in listed if decays == 'yes'}
+    assert f'kwargs saved in files: `{network.kwargs}`' in section
+
+@needs_reference
+def test_losses_equal_the_reference():
+    stored = {key: torch.tensor(value) for key, value in np.load(golden/'losses.npz').items() if value.dtype.kind in 'fb'}
+    real, fake, mask, real2, fake2, mask2 = [stored[key] for key in ('real', 'fake', 'mask', 'real2', 'fake2', 'mask2')]
+    found = dict(generator_nomask=generator_loss(real), generator_mask=generator_loss(real, mask), disc_mask=discriminator_loss(real, fake, mask),
+                 disc_nomask_via_method=discriminator_loss(real, fake, torch.ones_like(mask)), disc_mask_all_false=discriminator_loss(real, fake, mask & False))
+    found |= {'generator_list_w1_0.5': generator_loss([real, real2], weights=[1, 0.5]), 'disc_mask_list_w1_0.5': discriminator_loss([real, real2], [fake, fake2], [mask, mask2], [1, 0.5])}
+    for key, value in found.items(): assert value.item() == pytest.approx(stored[key].item(), abs=1e-5), key
+    clamped = straight_clamp(x := stored['ste_in'].clone().requires_grad_())
+    torch.testing.assert_close(clamped, stored['ste_out'])
+    torch.testing.assert_close(torch.autograd.grad(clamped.sum(), x)[0], stored['ste_grad'])
+
+@needs_reference
+def test_adaptive_weight_equals_the_reference():
+    stored = np.load(golden/'extras_training.npz')
+    p, u, target = [torch.tensor(stored[f'aw|{key}']) for key in ('p', 'u', 'tgt')]
+    for ours, theirs, _, result in stored['aw|cases']:
+        out = (p.requires_grad_() @ u)
+        gradients = [torch.autograd.grad(loss, p, retain_graph=True)[0] for loss in ((out - target).abs().mean() * ours, -out.sin().mean() * theirs)]
+        assert adaptive_weight(*gradients).item() == pytest.approx(result, rel=1e-5, nan_ok=True)
+    average = torch.tensor(torch.nan)
+    for new, expected in zip(stored['aw|ema_in'], stored['aw|ema_out_weight']):
+        average = moving_average(average, torch.tensor(new))
+        assert average.item() == pytest.approx(expected, rel=1e-6)
+
+def test_warm_up():
+    shares = [generator_warmup(step, 500) for step in range(502)]
+    assert shares[:232] == [0] * 232 and 0.1 <= shares[232] < 0.11  # as in the reference
+    assert shares == sorted(shares) and shares[-2:] == [1, 1]
+    assert generator_warmup(0, 0) == 1
+
+# ---- a step
+
+def test_the_combined_gradient_is_that_of_the_sum():
+    "One pass back through the model does what a loss of two parts would."
+    step, (x, mask, y) = make_step(loss='l1', discriminator='ffc'), batch()
+    torch.manual_seed(3)
+    step.accumulate(x, mask, y, 1)
+    found, pull = step.model.blur.weight.grad.clone(), (step.balance * step.config.discriminator_weight).item()
+    torch.manual_seed(3)
+    pred, target, soft = step.fill(x, mask, y)
+    seen, target = gan.dequantise(pred, target)
+    ours, theirs = [torch.autograd.grad(loss, step.model.blur.weight, retain_graph=True)[0] for loss in (
+        step.criterion(seen, target, soft), generator_loss(step.discriminator(straight_clamp(seen), target)))]
+    assert pull == pytest.approx((ours.norm() / theirs.norm()).clamp(1e-3, 10).item() * step.config.discriminator_weight, rel=1e-4)
+    torch.testing.assert_close(found, ours + pull * theirs, rtol=1e-4, atol=1e-7)
+    assert not any(value.grad is None for value in step.discriminator.parameters())
+
+def test_two_halves_are_a_whole(monkeypatch):
+    "The gradients of both networks, without noise and with equal holes."
+    monkeypatch.setattr(gan, 'dequantise', lambda pred, target: (pred, target))
+    step, (x, mask, y) = make_step(discriminator='ffc', discriminator_weight=0), batch(number=4)
+    def gradient(size):
+        step.model.zero_grad(); step.discriminator.zero_grad()
+        for part in zip(*[value.split(size) for value in (x, mask, y)]): step.accumulate(*part, len(part[0]) / 4)
+        return step.model.blur.weight.grad, step.discriminator.classifier.weight.grad
+    for whole, halves in zip(gradient(4), gradient(2)): torch.testing.assert_close(halves, whole, rtol=1e-3, atol=1e-6)
+
+def test_members_that_were_not_drawn_do_not_move():
+    step = make_step(discriminator='ffce', discriminator_weight=0.2)
+    before = [gan.model_state(member) for member in step.discriminator.ffc]
+    torch.manual_seed(1)
+    step.update(step.accumulate(*batch(), 1), 0)
+    moved = [any(not torch.equal(value, old[key]) for key, value in member.state_dict().items()) for member, old in zip(step.discriminator.ffc, before)]
+    assert moved == [number == step.discriminator.index for number in range(3)]
+
+@pytest.mark.parametrize('optimizer', ['adamw', 'adamw_schedulefree'])
+@pytest.mark.parametrize('where', ['target', 'generator', 'discriminator', 'gradient'])
+def test_a_bad_loss_moves_neither_network(optimizer, where, monkeypatch):
+    step = make_step(optimizer=optimizer, discriminator='ffc')
+    state = lambda: [value.clone() for network in (step.model, step.discriminator) for value in network.state_dict().values()]
+    step.update(step.accumulate(*batch(), 1), 0)
+    before, (x, mask, y) = state(), batch(1)
+    if where == 'target': y = y.clone(); y[0, 0, 0, 0] = torch.nan
+    if where == 'generator': monkeypatch.setattr(gan, 'generator_loss', lambda fake: fake.mean() * torch.nan)
+    if where == 'discriminator': monkeypatch.setattr(gan, 'discriminator_loss', lambda real, fake, cells: fake.mean() * torch.nan)
+    loss = step.accumulate(x, mask, y, 1)
+    if where == 'gradient': step.discriminator.classifier.bias.grad += torch.inf
+    assert step.update(loss, 1)
+    assert all(torch.equal(value, old) for value, old in zip(state(), before))
+    assert step.balance.isfinite() and step.sums.isfinite().all()
+
+class BreakFrom(Callback):
+    "From a step on, the discriminator's loss is no number."
+    def __init__(self, step, monkeypatch): self.step, self.monkeypatch = step, monkeypatch
+    def after_step(self, run):
+        if run.state.step == self.step: self.monkeypatch.setattr(gan, 'discriminator_loss', lambda real, fake, cells: fake.mean() * torch.nan)
+
+def test_dropped_steps_are_counted_and_too_many_end_the_run(data, tmp_path, monkeypatch):
+    history = run(data, tmp_path/'few', BreakFrom(1, monkeypatch), max_epoch=1, num_samples=12)
+    assert history[0]['dropped'] == 2 and history[0]['train_loss'] > 0
+    monkeypatch.undo()
+    monkeypatch.setattr(train, 'MOST_DROPPED', 3)
+    with pytest.raises(FloatingPointError, match='not a finite number in .* steps'): run(data, tmp_path/'many', BreakFrom(1, monkeypatch), num_samples=100)
+    assert weights(tmp_path/f'many/{NAME}.checkpoint.pth').isfinite().all()
+    assert weights(tmp_path/'many/inpaint.l3_conditional_discriminator.pth', load_discriminator).isfinite().all()
+
+def test_bfloat16(data, tmp_path):
+    for name in ('l3c', 'ffc'):
+        step = make_step(discriminator=name, amp_float='bfloat16', disable_amp=False)
+        if step.compute.dtype != torch.bfloat16: pytest.skip('this CPU has no bfloat16')
+        exact = make_step(discriminator=name)
+        losses = []
+        for one in (step, exact):
+            torch.manual_seed(0)
+            one.update(one.accumulate(*batch(), 1), 0)
+            losses.append(one.sums)
+        torch.testing.assert_close(losses[0], losses[1], rtol=0.1, atol=0.05)
+
+# ---- resume
+
+@pytest.mark.parametrize('stops, options', [
+    ((1, 3), dict(discriminator='l3c')), ((3,), dict(discriminator='ffc', optimizer='adamw_schedulefree')), ((2, 3), dict(discriminator='l3ce', generator_warmup_iteration=3)),
+    ((1,), dict(discriminator='ffce', disable_hard_example=True)), ((2, 3), dict(discriminator='l3cffce', optimizer='adamw_schedulefree', ema_model=True, loss='dct'))])
+def test_resume_is_exact(data, tmp_path, stops, options):
+    expected = lasting(run(data, tmp_path/'through', **options))
+    for number, stop in enumerate(stops):
+        with pytest.raises(Interrupted, match='--resume'): run(data, tmp_path/'parts', StopAfter(stop), resume=number > 0, **options)
+    assert lasting(run(data, tmp_path/'parts', resume=True, **options)) == expected
+    for file, load in ((f'{NAME}.checkpoint.pth', load_model), (f'{create_discriminator(options["discriminator"]).name}.pth', load_discriminator)):
+        assert torch.equal(weights(tmp_path/'parts'/file, load), weights(tmp_path/'through'/file, load))
+    one, two = [torch.load(tmp_path/f'{part}/{NAME}.checkpoint.pth', weights_only=True)['game'] for part in ('parts', 'through')]
+    assert torch.equal(one['balance'], two['balance']) and one['steps'] == two['steps'] == 4
+
+def test_a_checkpoint_without_a_discriminator(data, tmp_path, capsys):
+    "As iw3 writes it: two optimizers, the time as best loss, no discriminator."
+    run(data, tmp_path, max_epoch=1, optimizer='adamw_schedulefree')
+    path = tmp_path/f'{NAME}.checkpoint.pth'
+    file = torch.load(path, weights_only=True)
+    for name in ('run', 'sampler', 'game', 'discriminator_state_dict', 'raw_state_dict'): del file[name]
+    file['best_loss'] = -1.795
+    for optimizer in file['optimizer_state_dict']:
+        for group in optimizer['param_groups']: group['train_mode'] = False
+    torch.save(file, path)
+    history = run(data, tmp_path, resume=True, optimizer='adamw_schedulefree')
+    assert 'holds no discriminator, as those of iw3: l3c begins anew' in capsys.readouterr().out
+    assert [row['epoch'] for row in history] == [2] and history[0]['best']
+
+@pytest.mark.parametrize('before, after', [('l3c', None), (None, 'l3c'), ('l3c', 'ffc')])
+def test_another_discriminator_needs_a_fresh_start(data, tmp_path, before, after):
+    run(data, tmp_path, max_epoch=1, discriminator=before)
+    with pytest.raises(ValueError, match='the run was started with.*add --reset-state'): run(data, tmp_path, resume=True, discriminator=after)
+    assert len(run(data, tmp_path, max_epoch=1, resume=True, reset_state=True, discriminator=after)) == 1
+
+# ---- files, scores, errors
+
+def test_files_and_columns(data, tmp_path, capsys):
+    history = run(data, tmp_path, save_epoch=True)
+    assert all((tmp_path/f'{epoch}/{NAME}.pth').is_file() for epoch in (1, 2))
+    assert load_discriminator(tmp_path/'inpaint.l3_conditional_discriminator.pth')[1]['train_kwargs']['discriminator'] == 'l3c'
+    rows = [*csv.DictReader((tmp_path/'loss.csv').open())]
+    wanted = {'checkerboard', 'generator_loss', 'discriminator_loss', 'adaptive_weight', 'psnr', 'ssim'}
+    assert wanted <= set(rows[0]) and all(rows[-1][name] for name in wanted)
+    assert sum(row['best'] for row in history) >= 1 and (tmp_path/f'{NAME}.pth').is_file()
+    assert 'before the first step' in capsys.readouterr().out
+
+def test_discriminator_file_is_kept_whole(tmp_path):
+    network = create_discriminator('l3ce', imbalanced_prob=False)
+    save_model(network, tmp_path/'d.pth')
+    again, meta = load_discriminator(tmp_path/'d.pth')
+    assert meta['kwargs'] == dict(in_channels=3, out_channels=1, imbalanced_prob=False) and again.odds == (1, 1, 1)
+    with pytest.raises(ValueError, match='unknown discriminator'):
+        save_model(Tiny(), tmp_path/'m.pth'); load_discriminator(tmp_path/'m.pth')
+    with pytest.raises(ValueError, match='known are'): load_model(tmp_path/'d.pth')
+
+def test_odds():
+    network, counts = create_discriminator('l3cffce'), [0] * 4
+    torch.manual_seed(0)
+    for _ in range(3000):
+        network.round()
+        counts[network.index] += 1
+    np.testing.assert_allclose(np.array(counts) / 3000, [1/3, 1/6, 1/3, 1/6], atol=0.03)
+
+def test_checkerboard_energy():
+    torch.manual_seed(0)
+    picture, mask = torch.rand(1, 3, 96, 96), torch.zeros(1, 1, 96, 96)
+    mask[..., 10:80, 30:55] = 1
+    tile = torch.rand(1, 3, 4, 4).repeat(1, 1, 24, 24)
+    energy = lambda share: checkerboard_energy((1 - share) * picture + share * tile, picture, mask).item()
+    assert energy(0) == pytest.approx(1, abs=0.5) and energy(0) < energy(0.2) < energy(0.4)
+    assert checkerboard_energy(picture, picture, mask * 0).isnan()
+    outside = torch.where(mask > 0, picture, tile)
+    assert checkerboard_energy(outside, picture, mask).item() == pytest.approx(energy(0))
+
+def test_best_row():
+    row = lambda psnr, checkerboard, **more: dict(psnr=psnr, ssim=0.6, checkerboard=checkerboard, eval_loss=0.1, **more)
+    start, rows = row(22, 3), [row(21.5, 2), row(20.8, 1), row(21.2, 1.5), row(21.3, 1.8)]
+    assert best_row(rows, start) is rows[2] and best_row(rows) is rows[1]
+    assert best_row([row(19, 1), row(20, 2)], start)['psnr'] == 20
+    assert best_row([row(22, 2, lpips=0.1), row(22, 1, lpips=0.3)])['checkerboard'] == 2
+    assert best_row([dict(eval_loss=2.0, psnr=None, ssim=None), dict(eval_loss=1.0, psnr=None, ssim=None)])['eval_loss'] == 1
+    assert best_row([]) is None
+
+@pytest.mark.parametrize('options, said', [
+    (dict(discriminator='l3'), '--discriminator is .l3.; it must be one of: l3c, l3ce, ffc, ffce, l3cffce'), (dict(discriminator_weight=-1), '--discriminator-weight is -1; it must be 0 or more'),
+    (dict(generator_warmup_iteration=-5), '--generator-warmup-iteration is -5'), (dict(size=64), 'too small')])
+def test_bad_settings(data, tmp_path, options, said):
+    with pytest.raises(ValueError, match=said): run(data, tmp_path, **options)
+
+def test_bad_calls():
+    with pytest.raises(ValueError, match='which cells'): discriminator_loss(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), None)
+    with pytest.raises(ValueError, match='there are: l3c'): create_discriminator('patch')
+    with pytest.raises(ValueError, match='at least 40'): create_discriminator('ffc')(torch.rand(1, 3, 39, 60), torch.rand(1, 3, 39, 60))
+
+# ---- clips
+
+def test_clips(tmp_path):
+    for part in ('train', 'eval'):
+        (tmp_path/part).mkdir()
+        for number in range(2):
+            picture, mask = noise(number)
+            write_clip_record(tmp_path/part, f'clip_{number}', *[np.stack([np.roll(frame, shift, 1) for shift in range(12)]) for frame in (picture, mask)])
+    history = run(tmp_path, tmp_path/'model', video=True, arch=TinyClip.name, loss='temporal_masked_l1', discriminator='l3cffce', batch_size=1, num_samples=48, max_epoch=1)
+    assert history[0]['dropped'] == 0 and all(np.isfinite(history[0][name]) for name in ('checkerboard', 'generator_loss', 'discriminator_loss', 'flicker'))
+
+def test_clips_are_looked_at_one_by_one(monkeypatch):
+    "Two clips in a batch, or one after the other: the same gradient, and the discriminator sees no more than one at a time."
+    monkeypatch.setattr(gan, 'dequantise', lambda pred, target: (pred, target))
+    step, (x, mask, y) = make_step(discriminator='ffc', loss='temporal_masked_l1', video=True, arch=TinyClip.name, discriminator_weight=0), batch(number=24)
+    x, mask, y = [value.unflatten(0, (2, 12)) for value in (x, mask, y)]
+    seen, look = [], gan.FFC.look
+    def gradient(size):
+        step.model.zero_grad()
+        for part in zip(*[value.split(size) for value in (x, mask, y)]): step.accumulate(*part, len(part[0]) / 2)
+        return step.model.blur.weight.grad
+    step.discriminator.look = lambda image, condition: (seen.append(len(image)), look(step.discriminator, image, condition))[1]
+    torch.testing.assert_close(gradient(2), gradient(1), rtol=1e-3, atol=1e-6)
+    assert set(seen) == {12}
