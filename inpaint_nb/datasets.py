@@ -6,16 +6,17 @@
 __all__ = ['PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS', 'NOTE', 'LEAST_HOLE', 'RIM', 'list_photos',
            'batch_of_one', 'photo_size', 'read_photo', 'keyed_random', 'draw_divergence', 'PhotoParameters',
            'working_size', 'draw_parameters', 'place_photo', 'photo_holes', 'two_pictures', 'window_sums',
-           'draw_places', 'best_crop', 'encode_png', 'record_note', 'write_record', 'RecordOptions', 'PhotoError',
-           'open_photo', 'photo_depth', 'photo_crops', 'check_options', 'finished_records', 'check_records',
-           'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult', 'RecordSummary', 'RecordMaker',
-           'make_folder', 'make_image_records', 'list_records', 'read_record', 'record_sheet', 'record_page',
-           'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop', 'adjust_brightness',
-           'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'InpaintDataset',
-           'HardExampleSampler']
+           'draw_places', 'best_crop', 'encode_png', 'record_note', 'encode_record', 'write_files', 'write_record',
+           'RecordOptions', 'PhotoError', 'open_photo', 'photo_depth', 'photo_crops', 'check_options',
+           'finished_records', 'check_records', 'digest_files', 'write_journal', 'read_journal', 'known_empty',
+           'own_share', 'share_of', 'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult', 'RecordSummary',
+           'RecordMaker', 'make_folder', 'make_image_records', 'list_records', 'read_record', 'record_sheet',
+           'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop',
+           'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'Pack',
+           'find_pack', 'InpaintDataset', 'HardExampleSampler']
 
 # %% ../nbs/02_datasets.ipynb #6408ed43
-import hashlib, html, json, math, os, random, signal, struct, tempfile, threading, time, zlib
+import hashlib, html, json, math, os, random, re, signal, struct, tempfile, threading, time, warnings, zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -36,7 +37,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
 
-from .depth import create_depth_model
+from . import __version__
+from .depth import DepthModel, choose_device, create_depth_model
 from .masks import dilate_edge, dilate_inner, dilate_outer, disocclusion_mask, mask_closing
 from .warp import get_mapper, match_depth
 
@@ -286,6 +288,22 @@ def _write_whole(path: Path, data: bytes):
         os.replace(beside, path)
     finally: beside.unlink(missing_ok=True)
 
+def encode_record(
+    picture: np.ndarray,  # H,W,3 RGB uint8
+    mask: np.ndarray,  # H,W bool
+    note: dict | None = None,
+) -> tuple[bytes, bytes]:
+    "The two files of a record."
+    return encode_png(picture), encode_png(mask.astype(np.uint8) * 255, note or {})
+
+def write_files(
+    folder: Path,  # of the records
+    stem: str,  # file names without _C.png and _M.png
+    files: tuple[bytes, bytes],  # of `encode_record`
+):
+    "Write the files of a record, the mask last."
+    for part, data in zip('CM', files): _write_whole(folder/f'{stem}_{part}.png', data)
+
 def write_record(
     folder: Path,  # of the records
     stem: str,  # file names without _C.png and _M.png
@@ -294,8 +312,7 @@ def write_record(
     note: dict | None = None,
 ):
     "Write a record, the mask last."
-    _write_whole(folder/f'{stem}_C.png', encode_png(picture))
-    _write_whole(folder/f'{stem}_M.png', encode_png(mask.astype(np.uint8) * 255, note or {}))
+    write_files(folder, stem, encode_record(picture, mask, note))
 
 # %% ../nbs/02_datasets.ipynb #e3e04fbb
 @dataclass(frozen=True)
@@ -323,9 +340,13 @@ class RecordOptions:
         "What the names of these records begin with."
         return '_'.join(filter(None, (self.prefix, self.model_type)))
 
+    def group(self, source: str) -> str:
+        "What the names of all records of a source begin with."
+        return f'{self.label}_{source[:8]}'
+
     def stem(self, source: str, number: int, sample: int) -> str:
         "Name of a record without `_C.png` or `_M.png`."
-        return f'{self.label}_{source[:8]}_{number}_{sample}'
+        return f'{self.group(source)}_{number}_{sample}'
 
 # %% ../nbs/02_datasets.ipynb #c59f07c9
 class PhotoError(ValueError):
@@ -422,6 +443,60 @@ def check_records(
         except OSError: continue  # damaged: its photo is done again
         return check_options(folder/name, note.get('options', asdict(options)), options)
 
+# %% ../nbs/02_datasets.ipynb #53bbd48f
+def digest_files(
+    files: Iterable[bytes],  # contents
+) -> str:  # eight hexadecimal digits
+    "A checksum of some files, one after the other."
+    digest = 0
+    for data in files: digest = zlib.crc32(data, digest)
+    return f'{digest:08x}'
+
+def write_journal(
+    folder: Path,  # of the records
+    name: str,  # what the names of the records have in common
+    entry: dict,  # what is to be known about them
+):
+    "Write one line of the journal, whole or not at all."
+    _write_whole(folder/f'.{name}.json', (json.dumps(entry, sort_keys=True) + '\n').encode())
+
+def read_journal(
+    folder: Path,  # of the records
+    name: str,  # what the names of the records have in common
+) -> dict:  # empty if there is none, or it is damaged
+    "One line of the journal."
+    try: entry = json.loads((folder/f'.{name}.json').read_bytes())
+    except (OSError, ValueError): return {}
+    return entry if isinstance(entry, dict) else {}
+
+# %% ../nbs/02_datasets.ipynb #c6e3598c
+def known_empty(
+    entry: dict,  # of the journal
+    options: RecordOptions,
+) -> bool:
+    "Was this source tried with these options, and gave nothing?"
+    then = entry.get('options', {})
+    return entry.get('records') == {} and then == {**asdict(options), 'num_samples': max(then.get('num_samples', 0), options.num_samples)}
+
+# %% ../nbs/02_datasets.ipynb #8b4fec51
+def own_share(
+    shard: str | None = None,  # part of the work, such as 2/3: the second of three
+) -> tuple[int, int]:  # number of this process's share from 0, and how many there are
+    "Which share of the work is this process's?"
+    found = re.fullmatch(r'(\d+)/(\d+)', shard or '1/1')
+    place, parts = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= place <= parts: raise ValueError(f"shard must be I/N with I from 1 to N, such as 2/3, not {shard}")
+    rank, ranks = (int(os.environ.get(name, default)) for name, default in (('RANK', 0), ('WORLD_SIZE', 1)))  # of torchrun
+    return (place - 1) * ranks + rank, parts * ranks
+
+def share_of(
+    sources: dict,  # source: a key that equal sources have in common
+    share: tuple[int, int],  # of `own_share`
+) -> list:  # in their order
+    "One share of some sources; equal ones are in the same share."
+    places = {key: place for place, key in enumerate(sorted(set(sources.values())))}
+    return [source for source, key in sources.items() if places[key] % share[1] == share[0]]
+
 # %% ../nbs/02_datasets.ipynb #34e07cb5
 def run_in_order(
     jobs: Iterable[Callable],  # made one by one, when there is room
@@ -507,10 +582,16 @@ def __str__(self: RecordSummary) -> str:
 # %% ../nbs/02_datasets.ipynb #b696093c
 class RecordMaker:
     "Makes the records of one folder of photos, in any number of threads."
-    def __init__(self, folder: Path, options: RecordOptions, model):
+    def __init__(self, folder: Path, options: RecordOptions, model: DepthModel):
         self.folder, self.options, self.model = folder, options, model
         self.stop = threading.Event()
         self.sources = {}  # record number: digest and name of the photo
+        self.moved = {*read_journal(folder, 'split').get('sources', ())}  # record numbers that live in eval/ now
+        self.made_with = {'options': asdict(options), 'depth_model': model.name, 'licence': getattr(model, 'licence', None), 'version': __version__}
+
+    def home(self, source: str) -> Path:
+        "Where the records of a source are."
+        return self.folder.parent/'eval' if source[:8] in self.moved else self.folder
 
     def plan(self, photo: Path) -> Callable[[], PhotoResult]:
         "What is left to do for a photo."
@@ -521,7 +602,8 @@ class RecordMaker:
         source = hashlib.sha256(data).hexdigest()
         first, owner = self.sources.setdefault(source[:8], (source, name))
         if owner != name: return done(skipped=f"{'same picture as' if first == source else 'same record number as'} {owner}")
-        reused = finished_records(self.folder, self.options, source)
+        home = self.home(source)
+        reused = 0 if known_empty(read_journal(home, self.options.group(source)), self.options) else finished_records(home, self.options, source)
         return partial(self.make, name, photo, data, source) if reused is None else done(reused=reused)
 
 # %% ../nbs/02_datasets.ipynb #c84eb8f3
@@ -547,9 +629,11 @@ def make(self: RecordMaker, name: str, path: Path, data: bytes, source: str) -> 
     self.go_on()
     crops = photo_crops(picture, depth, parameters, options, key)
     note = {'options': asdict(options), 'source': source, 'parameters': asdict(parameters), 'kept': sorted(crops)}
-    for number_sample, crop in crops.items():
+    files = {options.stem(source, *key): self.go_on() or encode_record(*crop, note) for key, crop in crops.items()}
+    write_journal(self.home(source), options.group(source), self.made_with | {'name': name, 'source': source, 'records': {stem: digest_files(pair) for stem, pair in files.items()}})
+    for stem, pair in files.items():
         self.go_on()
-        write_record(self.folder, options.stem(source, *number_sample), *crop, note)
+        write_files(self.home(source), stem, pair)
     return PhotoResult(name, len(crops), rejected=2 * options.num_samples - len(crops), enlarged=enlarged)
 
 # %% ../nbs/02_datasets.ipynb #f2ea3678
@@ -564,6 +648,12 @@ def _photo_folders(dataset_dir: Path, eval_only: bool) -> dict[str, list[Path]]:
     if not any(photos.values()):
         raise FileNotFoundError(f"no photos in {' or '.join(str(dataset_dir/part) for part in parts)}: known endings are {' '.join(PHOTO_ENDINGS)}")
     return photos
+
+# %% ../nbs/02_datasets.ipynb #27944b92
+def _file_size(file: Path) -> int:
+    "Bytes in a file; 0 if nobody can tell."
+    try: return file.stat().st_size
+    except OSError: return 0
 
 # %% ../nbs/02_datasets.ipynb #mf867953
 def make_folder(
@@ -587,22 +677,26 @@ def make_image_records(
     divergence_level: int = 1,  # 1, 2 or 3: how large the holes are
     eval_only: bool = False,  # leave `train/` alone
     max_workers: int | None = None,  # threads; default: half of the processors
-    gpu: int = 0,  # for depth networks, -1: CPU; `Pseudo` and `Files` need none
+    depth_weights: str | Path | None = None,  # folder or file with the weights of the depth network; default: download, or what was downloaded before
+    trust_remote_code: bool = False,  # allow to download and run the program of a depth network that needs its own
+    gpu: int = 0,  # for depth networks; -1, or no GPU there: CPU; `Pseudo` and `Files` need none
     seed: int = 71,  # decides all that is left to chance: the same seed makes the same records
+    shard: str | None = None,  # do only this part of the photos, such as 2/3: the second of three
     progress: bool = True,  # show a progress bar
 ) -> RecordSummary:
     "Make training records from a folder of photos; what is there already is kept."
     start = time.monotonic()
-    workers = count_workers(max_workers)
+    workers, share = count_workers(max_workers), own_share(shard)
     options = RecordOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples, divergence_level, seed)
     photos = _photo_folders(Path(dataset_dir), eval_only)
     if Path(data_dir).resolve() == Path(dataset_dir).resolve(): raise ValueError(f"{data_dir} holds the photos: give another folder for the records")
-    model = create_depth_model(model_type, resolution, seed)
+    model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, device=choose_device(gpu))
     folders = {part: make_folder(Path(data_dir)/part) for part in photos}
     for folder in folders.values(): check_records(folder, options)
     summary = RecordSummary()
     with one_thread_each():
         for part, files in photos.items():
+            files = share_of({file: _file_size(file) for file in files}, share)
             maker = RecordMaker(folders[part], options, model)
             results = run_in_order(map(maker.plan, files), workers, maker.stop)
             with closing(results), tqdm(total=len(files), desc=part, unit=' photos', disable=not progress) as bar:
@@ -814,6 +908,49 @@ def jitter_colour(
         for change, amount in rng.sample(changes, 4): image = change(image, amount)
     return _grey_of(image).expand_as(image) if rng.random() < 0.05 else image
 
+# %% ../nbs/02_datasets.ipynb #5d0b76a7
+class Pack:
+    "Records of a folder in one memory-mapped array."
+    def __init__(self,
+        folder: str | Path,  # holds .pack.npy and .pack.json
+    ):
+        self.folder = Path(folder)
+        try:
+            index = json.loads((self.folder/'.pack.json').read_text())
+            self.places = {name: place for name, *place in index['records']}  # name: offset, height, width, 1 for a mask in bits
+            self.pixels = np.load(self.folder/'.pack.npy', mmap_mode='r')
+            if len(self.pixels) != index['bytes']: raise ValueError
+        except (OSError, ValueError, KeyError, TypeError): raise ValueError(f"{self.folder}: .pack.npy and .pack.json do not belong together: delete both, then pack again") from None
+
+    def __getstate__(self) -> dict: return {'folder': self.folder}  # another process maps the file itself
+    def __setstate__(self, state: dict): self.__init__(**state)
+
+    def read(self,
+        name: str,  # of a record; for video with its frame: record/0003
+    ) -> tuple[np.ndarray, np.ndarray]:  # H,W,3 BGR and H,W grey, both uint8
+        "Pixels of a record, as `read_record` gives them; the picture is not read before it is used."
+        offset, height, width, bits = self.places[name]
+        picture, mask = self.pixels[offset:offset + height * width * 3], self.pixels[offset + height * width * 3:]
+        if not bits: return picture.reshape(height, width, 3), np.array(mask[:height * width]).reshape(height, width)
+        mask = np.unpackbits(mask[:-(-height * width // 8)], count=height * width) * np.uint8(255)
+        return picture.reshape(height, width, 3), mask.reshape(height, width)
+
+# %% ../nbs/02_datasets.ipynb #3a7acbc7
+def find_pack(
+    folder: str | Path,  # of records
+    names: Callable[[Path], list[str]],  # lists the records of a folder
+) -> tuple[list[str], Pack | None]:  # names of the records, and their packed form if there is one
+    "The records of a folder; packed, if what is packed is what is there."
+    folder = Path(folder)
+    if not (folder/'.pack.json').exists(): return names(folder), None
+    pack = Pack(folder)
+    packed = sorted({name.partition('/')[0] for name in pack.places})
+    try: unpacked = names(folder)
+    except FileNotFoundError: return packed, pack  # only the packed form was brought here
+    if packed == unpacked: return packed, pack
+    warnings.warn(f'{folder}: its records are not the packed ones, so they are read one by one; inpaint_create_training_data pack brings the pack up to date')
+    return unpacked, None
+
 # %% ../nbs/02_datasets.ipynb #59ee03de
 class InpaintDataset(Dataset):
     "Crops of records: x, mask, y and index."
@@ -825,7 +962,7 @@ class InpaintDataset(Dataset):
     ):
         if size <= 2 * RIM: raise ValueError(f"crops of {size} pixels have no inside: use more than {2 * RIM}")
         self.folder, self.training, self.size, self.seed = str(folder), training, size, seed
-        self.records = list_records(folder)
+        self.records, self.pack = find_pack(folder, list_records)
 
     def __len__(self) -> int: return len(self.records)
 
@@ -833,7 +970,7 @@ class InpaintDataset(Dataset):
         key: int | tuple[int, int, int],  # index, or index, epoch, draw
     ) -> tuple[Tensor, Tensor, Tensor, int]:  # 3,S,S and 1,S,S bool and 3,S-32,S-32 and index
         index, epoch, draw = key if isinstance(key, tuple) else (key, 0, 0)
-        picture, grey = read_record(self.folder, self.records[index])
+        picture, grey = self.pack.read(self.records[index]) if self.pack else read_record(self.folder, self.records[index])
         if min(grey.shape) < self.size:
             raise ValueError(f"{self.folder}/{self.records[index]}_C.png is smaller than the crops of {self.size} pixels: ask for smaller crops, or delete it")
         rng = keyed_random('item', self.seed, index, epoch, draw)

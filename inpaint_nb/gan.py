@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PERIOD', 'CELL', 'RIM', 'DISCRIMINATORS', 'WORSE', 'folded', 'fine_detail', 'checkerboard_energy', 'Discriminator',
-           'fit_to', 'hole_cells', 'ChannelGate', 'Residual', 'Summary', 'halve', 'L3C', 'Spectrum', 'Fusion', 'FFC',
+           'fit_to', 'hole_cells', 'ChannelGate', 'Residual', 'Overview', 'halve', 'L3C', 'Spectrum', 'Fusion', 'FFC',
            'Ensemble', 'L3CE', 'FFCE', 'L3CFFCE', 'discriminator_kind', 'create_discriminator', 'to_list', 'shares',
            'generator_loss', 'discriminator_loss', 'straight_clamp', 'dequantise', 'adaptive_weight', 'moving_average',
            'generator_warmup', 'GanStep', 'best_row', 'load_discriminator']
@@ -143,7 +143,7 @@ class Residual(nn.Module):
         return F.leaky_relu(self.conv(x) + self.identity(x), 0.2)
 
 # %% ../nbs/05_gan.ipynb #f6688592
-class Summary(nn.Module):
+class Overview(nn.Module):
     "A few numbers about a whole picture."
     def __init__(self,
         out: int,  # how many
@@ -178,7 +178,7 @@ class L3C(Discriminator):
         norm = lambda channels: [nn.GroupNorm(32, channels), nn.LeakyReLU(0.2)]
         self.features = nn.Sequential(*halve(in_channels, 64), *norm(64), *halve(64, 128, False), *norm(128), ChannelGate(128), *halve(128, 256, False))
         self.classifier = nn.Sequential(*norm(256), ChannelGate(256), Residual(256, 512), ChannelGate(512), ReplicatePad(), spectral_norm(nn.Conv2d(512, out_channels, 3)))
-        self.to_cond = Summary(256)
+        self.to_cond = Overview(256)
         self.reset_parameters()
     def look(self,
         image: Tensor,  # b 3 h w, -1..1

@@ -8,7 +8,7 @@ __all__ = ['MODELS', 'gaussian_kernel', 'Inpainter', 'check_pair', 'replicate_pa
            'LightInpainter', 'LightInpaintV1', 'needed_tokens', 'FrameMLP', 'time_block', 'LightVideoInpaintV1',
            'LightVideoInpaintV1Medium', 'LightVideoInpaintV1Large', 'FrameWindow', 'frame_windows', 'full_name',
            'create_model', 'plain_names', 'model_state', 'packed', 'write_whole', 'save_model', 'read_plain',
-           'read_checkpoint', 'misfits', 'load_weights', 'load_model', 'matching_weights', 'choose_device']
+           'read_checkpoint', 'misfits', 'load_weights', 'load_model', 'matching_weights']
 
 # %% ../nbs/03_models.ipynb #773ee0d9
 import io
@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from .depth import choose_device
 from .masks import dilate_inner, dilate_outer, mask_closing
 
 # %% ../nbs/03_models.ipynb #34f0f8fc
@@ -740,12 +741,3 @@ def matching_weights(
     taken = [key for key in own if part[key] not in other]
     for key in taken: own[key].copy_(state[key].view_as(own[key]))
     return len(taken)
-
-# %% ../nbs/03_models.ipynb #50c36e8c
-def choose_device(
-    gpu: int,  # number of the GPU; -1: CPU
-) -> torch.device:  # the CPU as well where no GPU is found
-    "The GPU of that number, or the CPU."
-    found = torch.cuda.device_count() if gpu >= 0 else 0
-    if found and gpu >= found: raise ValueError(f'--gpu is {gpu}; it must be from 0 to {found - 1}, or -1 for the CPU')
-    return torch.device(f'cuda:{gpu}' if found else 'cpu')

@@ -6,8 +6,8 @@
 __all__ = ['Part', 'ANAGLYPHS', 'PACKINGS', 'PICTURE_SUFFIXES', 'CLIP_SUFFIXES', 'SUFFIXES', 'SOUNDS', 'hole_to_fill',
            'repeat_background', 'tiles_to_fill', 'inpaint_view', 'open_views', 'fill_views', 'make_stereo',
            'side_by_side', 'half_side_by_side', 'anaglyph', 'mask_picture', 'Packing', 'eight_bits', 'save_picture',
-           'read_picture', 'output_files', 'photo_depth', 'StereoOptions', 'stereo_photo', 'fade_windows',
-           'fill_stream', 'RunningScale', 'check_scale', 'frame_depth', 'shot_depths', 'read_frames', 'shots',
+           'read_picture', 'output_files', 'bend', 'photo_depth', 'StereoOptions', 'stereo_photo', 'fade_windows',
+           'fill_stream', 'check_scale', 'frame_depth', 'followed', 'shot_depths', 'read_frames', 'shots',
            'stereo_frames', 'add_sound', 'video_frame', 'naming', 'ClipWriter', 'depth_frames', 'refuse_shorter',
            'stereo_clip', 'is_clip', 'stereo_file']
 
@@ -40,7 +40,7 @@ from .depth import DepthModel, create_depth_model, read_depth
 from .masks import dilate_inner, dilate_outer, mask_closing
 from .models import choose_device, load_model, write_whole
 from .video import VIDEO_ENDINGS, Clip, ClipError, frame_files, frame_paths, natural_order, number_shots, open_clip
-from .warp import StereoViews, fill_holes, forward_warp
+from .warp import StereoViews, fill_holes, forward_warp, get_mapper
 
 # %% ../nbs/06_stereo.ipynb #84449bb7
 def hole_to_fill(
@@ -274,15 +274,23 @@ def output_files(
     return {formats[0]: out}
 
 # %% ../nbs/06_stereo.ipynb #11068704
+def bend(
+    depth: Tensor,  # b 1 h w, 0..1, 1 is nearest
+    model: DepthModel,  # that it is of
+) -> Tensor:  # b 1 h w, 0..1
+    "Depth as the warp wants it."
+    return get_mapper('div_6')(depth) if model.is_metric else depth
+
 def photo_depth(
     photo: str | Path,  # its file, for models that find depth by name
     image: Tensor,  # 1 3 H W, 0..1, what is in it
     depth_file: str | Path | None = None,  # .png or .npy; None: ask the model
-    model_type: str = 'Pseudo',  # see `inpaint_nb.depth.DEPTH_MODELS`
-    seed: int = 71,  # of a model that invents
+    model: DepthModel | None = None,  # see `inpaint_nb.depth.create_depth_model`; None: `Pseudo`
 ) -> Tensor:  # 1 1 h w, 0..1, 1 is nearest
     "Depth of one photo."
-    if depth_file is None: return create_depth_model(model_type, seed=seed).infer(image, [Path(photo)])
+    if depth_file is None:
+        model = model or create_depth_model('Pseudo', seed=71)
+        return bend(model.infer(image, [Path(photo)]), model)
     depth = read_depth(depth_file)
     (height, width), (rows, columns) = image.shape[-2:], depth.shape[-2:]
     if not 0.9 < columns * height / (rows * width) < 1.1:
@@ -296,6 +304,12 @@ class StereoOptions:
     checkpoint_file: str | Path | None = None  # trained inpainter; without one the background is repeated
     depth_file: str | Path | None = None  # depth of the photo, .png or .npy, instead of a depth model; of a clip: a folder with one for each frame
     model_type: str = 'Pseudo'  # name of the depth model, for files with their folder: Files:FOLDER
+    resolution: int | None = None  # short side at which a depth model works, pixels; default: its own
+    depth_weights: str | Path | None = None  # folder or file with the weights of the depth network; default: download, or what was downloaded before
+    trust_remote_code: bool = False  # allow to download and run the program of a depth network that needs its own
+    depth_batch_size: int = 2  # frames that a depth network looks at together
+    tta: bool = False  # let the depth network look at the mirrored picture as well
+    edge_dilation: int = 2  # pixels by which near things grow over their edges in the map of a depth network
     format: str = 'full_sbs'  # full_sbs, half_sbs, anaglyph, anaglyph_colour, left, right, mask; several with commas
     view: Literal['both', 'left', 'right'] = 'both'  # eyes to make, the other one is the photo itself
     divergence: float = 2.0  # distance between the eyes, percent of the width
@@ -314,6 +328,13 @@ class StereoOptions:
 
     @property
     def formats(self) -> list[str]: return self.format.split(',')
+
+    def depth_model(self,
+        device: torch.device | str = 'cpu',  # where a network computes
+    ) -> DepthModel:
+        "The depth model that these options ask for."
+        return create_depth_model(self.model_type, self.resolution, self.seed, weights=self.depth_weights, trust_remote_code=self.trust_remote_code,
+                                  batch_size=self.depth_batch_size, device=device, tta=self.tta, edge_dilation=self.edge_dilation)
 
 # %% ../nbs/06_stereo.ipynb #fe1a0fae
 @patch
@@ -346,7 +367,7 @@ def stereo_photo(
     device, model = options.prepare()
     image = read_picture(photo).to(device)
     for path in files.values(): make_folder(path.parent)
-    depth = photo_depth(photo, image, depth_file, options.model_type, options.seed)
+    depth = photo_depth(photo, image, depth_file, None if depth_file else options.depth_model(device))
     views = fill_views(options.warp(image, depth), model, progress)
     for name, path in files.items(): save_picture(PACKINGS[name].pack(views), path, options.quality)
     return list(files.values())
@@ -387,26 +408,6 @@ def fill_stream(
         return [tuple(part if part is None else part[t:t + 1] for part in filled) for t in range(len(window))]
     for _, views in fade_windows(opened, work, length, overlap if length > 1 else 0): yield StereoViews(*views)
 
-# %% ../nbs/06_stereo.ipynb #e2a1140e
-class RunningScale:
-    "Bring the frames of a shot to 0..1 by a range that changes slowly."
-    def __init__(self,
-        adapt: float = 0.1,  # share of a new frame in the range
-    ):
-        self.adapt, self.range = adapt, None
-
-    def __call__(self,
-        depth: Tensor,  # b 1 h w, any scale, larger is nearer; what is not finite is far
-    ) -> Tensor:  # b 1 h w, 0..1
-        "The next frame, scaled."
-        known = depth[depth.isfinite()]
-        if len(known) and known.min() < known.max():
-            now = torch.stack([known.min(), known.max()])
-            self.range = now if self.range is None else self.range.lerp(now, self.adapt)
-        if self.range is None: return torch.zeros_like(depth)
-        low, high = self.range
-        return ((depth.nan_to_num(nan=low, posinf=high, neginf=low) - low) / (high - low)).clamp(0, 1)
-
 # %% ../nbs/06_stereo.ipynb #b014547d
 def check_scale(
     path: Path,  # depth map of a frame, .png or .npy
@@ -419,17 +420,28 @@ def check_scale(
 
 def frame_depth(
     clip: Clip,
-    model: DepthModel,  # that looks at each frame alone
+    model: DepthModel,  # `FileDepth`
     maps: list[Path] | None = None,  # depth maps of all frames, instead of the model
 ) -> Callable[[int, Tensor], Tensor]:  # of a frame's number and picture 1 3 H W: 1 1 h w, 0..1
-    "Depth of one frame after the other of a shot."
+    "Depth of one frame after the other of a clip, from files."
     def from_file(number, image):
         depth = photo_depth(f'frame {number} of {clip.path}', image, maps[number]) if maps else model.infer(image, paths := frame_paths(clip, [number]))
         check_scale(maps[number] if maps else model.find(paths[0]))
         return depth
-    if maps or model.needs_paths: return from_file
-    scale = RunningScale()
-    return lambda number, image: scale(model.estimate(image))
+    return from_file
+
+# %% ../nbs/06_stereo.ipynb #5a85bf1f
+def followed(
+    pictures: Iterable[Tensor],  # 1 3 H W, of one shot
+    model: DepthModel,  # that may take some pictures before it gives depth
+) -> Iterator[tuple[Tensor, Tensor]]:  # picture 1 3 H W and depth 1 1 h w
+    "Pictures with their depth, scaled slowly."
+    waiting = deque()
+    def passed_on():
+        for picture in pictures:
+            waiting.append(picture)
+            yield picture[0]
+    for depth in model.follow(passed_on()): yield waiting.popleft(), bend(depth, model)
 
 def shot_depths(
     frames: Iterable[tuple[int, np.ndarray]],  # number and pixels H,W,3 uint8, of one shot
@@ -440,9 +452,10 @@ def shot_depths(
 ) -> Iterator[tuple[Tensor, Tensor]]:  # picture 1 3 H W and depth 1 1 h w
     "The frames of a shot with their depth."
     picture = lambda frame: batch_of_one(frame[1]).to(device)
-    if maps or model.needs_paths or type(model).infer_clip is DepthModel.infer_clip:
+    if maps or model.needs_paths:
         depth_of = frame_depth(clip, model, maps)
         for frame in frames: yield (image := picture(frame)), depth_of(frame[0], image)
+    elif type(model).infer_clip is DepthModel.infer_clip: yield from followed(map(picture, frames), model)
     else:
         work = lambda window: [(depth[None].to(device),) for depth in model.infer_clip(picture(frame)[0] for frame in window)]
         for frame, (depth,) in fade_windows(frames, work, 24, 8): yield picture(frame), depth
@@ -478,7 +491,7 @@ def stereo_frames(
     maps: list[Path] | None = None,  # depth maps of all frames, instead of a depth model
 ) -> Iterator[StereoViews]:  # one frame each
     "The views of each frame of a clip."
-    depth_model = create_depth_model(options.model_type, seed=options.seed)
+    depth_model = options.depth_model(device)
     for shot in shots(read_frames(clip)):
         opened = (options.warp(*pair) for pair in shot_depths(shot, clip, depth_model, maps, device))
         yield from fill_stream(opened, model)

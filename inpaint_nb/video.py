@@ -6,9 +6,10 @@
 __all__ = ['AHEAD', 'VIDEO_ENDINGS', 'ClipError', 'DecordReader', 'AVReader', 'natural_order', 'frame_files', 'PictureReader',
            'Clip', 'open_clip', 'sample_frames', 'thumbnail', 'shot_change', 'number_shots', 'ClipOptions', 'Shot',
            'next_shot', 'place_frames', 'frame_paths', 'shrunk', 'clip_depth', 'crop_holes', 'crop_places',
-           'clip_crops', 'write_clip_record', 'clip_note', 'clip_digest', 'finished_sequence', 'check_clip_records',
-           'ClipResult', 'ClipSummary', 'ClipMaker', 'list_clips', 'make_video_records', 'list_clip_records',
-           'clip_pages', 'flip_book', 'ClipBrowser', 'jitter_channels', 'VideoDataset']
+           'clip_crops', 'encode_clip_record', 'write_clip_files', 'write_clip_record', 'clip_note', 'clip_digest',
+           'finished_sequence', 'check_clip_records', 'ClipResult', 'ClipSummary', 'ClipMaker', 'list_clips',
+           'make_video_records', 'list_clip_records', 'clip_pages', 'flip_book', 'ClipBrowser', 'jitter_channels',
+           'VideoDataset']
 
 # %% ../nbs/02a_video.ipynb #2e414f21
 import base64, hashlib, html, os, re, shutil, threading, time
@@ -35,10 +36,10 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from .datasets import (
-    LEAST_HOLE, RIM, PhotoError, PhotoParameters, RecordMaker, RecordOptions, RecordSummary, check_options, one_thread_each, best_crop, count_workers, draw_parameters,
-    grid_crop, hard_crop, keyed_random, list_photos, list_records, make_folder, photo_depth, photo_holes, place_photo, read_photo, read_record, record_note,
-    record_page, run_in_order, thicken_mask, write_record)
-from .depth import DepthModel, create_depth_model
+    LEAST_HOLE, RIM, PhotoError, PhotoParameters, RecordMaker, RecordOptions, RecordSummary, check_options, one_thread_each, best_crop, count_workers, digest_files, draw_parameters, encode_record, find_pack,
+    grid_crop, hard_crop, keyed_random, known_empty, list_photos, list_records, make_folder, own_share, photo_depth, photo_holes, place_photo, read_journal, read_photo, read_record, record_note,
+    record_page, run_in_order, share_of, thicken_mask, write_files, write_journal)
+from .depth import DepthModel, choose_device, create_depth_model
 from .masks import dilate_edge
 from .warp import match_depth
 
@@ -454,6 +455,30 @@ def clip_crops(
     return crops
 
 # %% ../nbs/02a_video.ipynb #f92ed383
+def encode_clip_record(
+    pictures: np.ndarray,  # T,H,W,3 RGB uint8
+    masks: np.ndarray,  # T,H,W bool
+    note: dict | None = None,
+) -> list[tuple[bytes, bytes]]:  # of each frame
+    "The files of a record."
+    return [encode_record(picture, mask, {} if number else note) for number, (picture, mask) in enumerate(zip(pictures, masks))]
+
+def write_clip_files(
+    folder: Path,  # of the records
+    stem: str,  # name of the record's own folder
+    frames: list[tuple[bytes, bytes]],  # of `encode_clip_record`
+):
+    "Write the frames of a record, all or none."
+    part, old = folder/f'.{stem}.part', folder/f'.{stem}.old.part'
+    try:
+        for rest in (part, old): shutil.rmtree(rest, ignore_errors=True)
+        part.mkdir()
+        for number, files in enumerate(frames): write_files(part, f'{number:04}', files)
+        if (folder/stem).exists(): (folder/stem).rename(old)
+        part.rename(folder/stem)
+    finally:
+        for rest in (part, old): shutil.rmtree(rest, ignore_errors=True)
+
 def write_clip_record(
     folder: Path,  # of the records
     stem: str,  # name of the record's own folder
@@ -462,15 +487,7 @@ def write_clip_record(
     note: dict | None = None,
 ):
     "Write the frames of a record, all or none."
-    part, old = folder/f'.{stem}.part', folder/f'.{stem}.old.part'
-    try:
-        for rest in (part, old): shutil.rmtree(rest, ignore_errors=True)
-        part.mkdir()
-        for number, (picture, mask) in enumerate(zip(pictures, masks)): write_record(part, f'{number:04}', picture, mask, {} if number else note)
-        if (folder/stem).exists(): (folder/stem).rename(old)
-        part.rename(folder/stem)
-    finally:
-        for rest in (part, old): shutil.rmtree(rest, ignore_errors=True)
+    write_clip_files(folder, stem, encode_clip_record(pictures, masks, note))
 
 def clip_note(
     folder: Path,  # one record
@@ -594,6 +611,26 @@ class ClipMaker(RecordMaker):
 
 # %% ../nbs/02a_video.ipynb #8ca4195c
 @patch
+def line(
+    self: ClipMaker,
+    source: str,  # digest of the clip
+    sequence: int,  # number, from 0
+) -> str:
+    "Name of a sequence's line in the journal."
+    return f'{self.options.group(source)}_{2 * sequence + 1}'
+
+@patch
+def finished(
+    self: ClipMaker,
+    source: str,  # digest of the clip
+    sequence: int,  # number, from 0
+) -> tuple[int, int] | None:  # records, and where the sequence began; None: some are missing
+    "What is there of a sequence, if nothing is missing."
+    entry = read_journal(self.home(source), self.line(source, sequence))
+    if known_empty(entry, self.options): return 0, entry['start']
+    return finished_sequence(self.home(source), self.options, source, sequence)
+
+@patch
 def jobs(
     self: ClipMaker,
     clip: Clip,  # to make records of
@@ -606,7 +643,7 @@ def jobs(
     try:
         with clip.reading() as read:
             while start + options.seq <= len(numbers):
-                finished = finished_sequence(self.folder, options, source, sequence)
+                finished = self.finished(source, sequence)
                 if finished: shot = Shot(finished[1])
                 else: shot = self.wait_and_read(read, numbers, start)
                 place = min(shot.start + options.seq, len(numbers))
@@ -655,9 +692,10 @@ def make_records(
         crops = clip_crops(pictures, lambda t: self.go_on() or depth_of(t), parameters, options, key)
     except PhotoError as error: return replace(result, skipped=str(error))
     note = {'options': asdict(options), 'source': source, 'start': shot.start, 'frames': shot.numbers, 'parameters': asdict(parameters), 'kept': sorted(crops)}
-    for (number, sample), crop in crops.items():
-        self.go_on()
-        write_clip_record(self.folder, options.stem(source, 2 * sequence + number, sample), *crop, note)
+    files = {options.stem(source, 2 * sequence + number, sample): self.go_on() or encode_clip_record(*crop, note) for (number, sample), crop in crops.items()}
+    records = {stem: digest_files(chain(*frames)) for stem, frames in files.items()}
+    write_journal(self.home(source), self.line(source, sequence), self.made_with | {'name': clip.path.name, 'source': source, 'start': shot.start, 'records': records})
+    for stem, frames in files.items(): self.go_on() or write_clip_files(self.home(source), stem, frames)
     return replace(result, made=len(crops), rejected=2 * options.num_samples - len(crops))
 
 # %% ../nbs/02a_video.ipynb #cb412b05
@@ -727,21 +765,27 @@ def make_video_records(
     num_samples: int = 1,  # crops of each of a sequence's two pictures
     divergence_level: int = 1,  # 1, 2 or 3: how large the holes are
     max_workers: int | None = None,  # threads; default: half of the processors
-    gpu: int = 0,  # no effect yet: for depth networks, -1: CPU; `Pseudo` and `Files` need none
+    depth_weights: str | Path | None = None,  # folder or file with the weights of the depth network; default: download, or what was downloaded before
+    trust_remote_code: bool = False,  # allow to download and run the program of a depth network that needs its own
+    gpu: int = 0,  # for depth networks; -1, or no GPU there: CPU; `Pseudo` and `Files` need none
     seed: int = 71,  # of all that is drawn
+    shard: str | None = None,  # do only this part of the clips, such as 2/3: the second of three
     progress: bool = True,  # show a progress bar
 ) -> ClipSummary:
     "Make training records from clips; what is there already is kept."
     start = time.monotonic()
     if batch_size < 1: raise ValueError(f'batch size must be 1 or more, not {batch_size}')
-    workers = count_workers(max_workers)
+    workers, share = count_workers(max_workers), own_share(shard)
     options = ClipOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples, divergence_level, seed, max_fps, seq, skip_first, skip_interval)
     dataset_dir, data_dir = Path(dataset_dir), Path(data_dir)
     if data_dir.resolve() == dataset_dir.resolve(): raise ValueError(f'{data_dir} holds the clips: give another folder for the records')
     clips = [path for path in list_clips(dataset_dir) if path.resolve() != data_dir.resolve()]
-    maker = ClipMaker(make_folder(data_dir), options, create_depth_model(model_type, resolution, seed), workers, batch_size)
+    model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, batch_size=batch_size, device=choose_device(gpu))
+    maker = ClipMaker(make_folder(data_dir), options, model, workers, batch_size)
     sources, summary = _sources(clips), ClipSummary()
-    for source in sources.values(): check_clip_records(maker.folder, options, source)
+    clips = share_of({path: sources.get(path, path.name) for path in clips}, share)
+    for source in map(sources.get, clips):
+        if source: check_clip_records(maker.home(source), options, source)
     with one_thread_each():
         for path in clips:
             try: _one_clip(path, sources.get(path, ''), maker, workers, summary, progress)
@@ -837,7 +881,9 @@ class VideoDataset(Dataset):
         if size <= 2 * RIM: raise ValueError(f'crops of {size} pixels have no inside: use more than {2 * RIM}')
         if frames < 1: raise ValueError(f'a sequence has at least one frame, not {frames}')
         self.folder, self.training, self.size, self.frames, self.seed = str(folder), training, size, frames, seed
-        self.records = list_clip_records(folder)
+        self.records, self.pack = find_pack(folder, list_clip_records)
+        self.packed = {}  # record: names of its frames
+        for name in (self.pack.places if self.pack else ()): self.packed.setdefault(name.partition('/')[0], []).append(name.partition('/')[2])
 
     def __len__(self) -> int: return len(self.records)
 
@@ -846,7 +892,7 @@ class VideoDataset(Dataset):
         rng: Random | None,  # source of all randomness; not needed without training
     ) -> list[str]:  # such as 0003
         "Names of the frames to show, in order."
-        names = list_records(f'{self.folder}/{record}')
+        names = self.packed[record] if self.pack else list_records(f'{self.folder}/{record}')
         spare = len(names) - self.frames
         if spare < 0: raise ValueError(f'{self.folder}/{record} has {len(names)} frames, fewer than {self.frames}: delete it, or make records with --seq {self.frames} or more')
         if self.training and rng.random() < .5: names = names[::-1]
@@ -859,12 +905,12 @@ def load(
     self: VideoDataset,
     record: str,  # name
     names: list[str],  # of its frames
-) -> tuple[np.ndarray, Tensor]:  # T,H,W,3 BGR and T,1,H,W bool
+) -> tuple[list[np.ndarray], Tensor]:  # T times H,W,3 BGR, and T,1,H,W bool
     "Whole frames and masks."
-    pictures, masks = zip(*(read_record(f'{self.folder}/{record}', name) for name in names))
+    pictures, masks = zip(*(self.pack.read(f'{record}/{name}') if self.pack else read_record(f'{self.folder}/{record}', name) for name in names))
     if len({mask.shape for mask in masks}) > 1: raise ValueError(f'{self.folder}/{record} has frames of several sizes: delete it, then make the records again')
     if min(masks[0].shape) < self.size: raise ValueError(f'{self.folder}/{record} is smaller than the crops of {self.size} pixels: ask for smaller crops, or delete it')
-    return np.stack(pictures), torch.from_numpy(np.stack(masks))[:, None] > 0
+    return pictures, torch.from_numpy(np.stack(masks))[:, None] > 0
 
 @patch
 def __getitem__(
@@ -879,7 +925,7 @@ def __getitem__(
     holes = mask.sum((0, 1), dtype=torch.int32).clamp(max=255).numpy().astype(np.uint8)
     top, left = hard_crop(holes, self.size, rng) if self.training else grid_crop(holes, self.size)
     rows, columns = slice(top, top + self.size), slice(left, left + self.size)
-    pixels = pictures[:, rows, columns, ::-1].transpose(0, 3, 1, 2)
+    pixels = np.stack([picture[rows, columns, ::-1] for picture in pictures]).transpose(0, 3, 1, 2)
     x = torch.from_numpy(np.multiply(pixels, np.float32(1 / 255), order='C'))
     if self.training: x = jitter_channels(x, rng)
     return x, mask[..., rows, columns].contiguous(), x[..., RIM:-RIM, RIM:-RIM], index

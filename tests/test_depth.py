@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from inpaint_nb.depth import DEPTH_MODELS, DepthModel, FileDepth, Pseudo, create_depth_model, normalise_depth, read_depth, write_depth
+from inpaint_nb.depth import (DEPTH_MODELS, AnyNetwork, DepthModel, DepthOptions, FileDepth, HubWeights, ProNetwork, Pseudo, RunningScale, ZoeNetwork, create_depth_model,
+                              normalise_depth, read_depth, reachable, write_depth)
 from inpaint_nb.masks import disocclusion_mask, mask_closing
 from inpaint_nb.scenes import random_clip, random_scene
+from standins import NETWORKS, SOURCES, network_of, write_all, write_torch_hub, write_weights
 
 PHOTOS = Path(__file__).parents[2] / 'shared' / 'data' / 'photos'
 needs_photos = pytest.mark.skipif(not PHOTOS.is_dir(), reason='no photos beside the checkout')
@@ -103,6 +105,7 @@ def test_files_in_both_layouts(tmp_path):
 
 def test_registry_agrees_with_the_models(tmp_path):
     for name, info in DEPTH_MODELS.items():
+        if info.weights: continue
         model = create_depth_model(f'Files:{tmp_path}' if name == 'Files' else name)
         assert (model.name, model.is_metric, model.needs_paths) == (name, info.is_metric, info.needs_paths)
 
@@ -241,3 +244,231 @@ def test_scale_of_a_followed_film_adapts_slowly():
     tops = [depth.max().item() for depth in Bright().follow(frames)]
     jump = [depth.mean().item() for depth in Bright().follow(frames)]
     assert max(tops) <= 1 and jump[5] > 1.3 * jump[4] and abs(jump[59] - jump[4]) < .1
+
+
+def test_followed_scale_begins_with_the_first_frame_that_has_one():
+    "A black frame, and one of gaps, before the picture comes: the scale is not taken from them."
+    frames = [torch.zeros(3, 20, 30), torch.full((3, 20, 30), torch.nan), torch.rand(3, 20, 30)]
+    first, second, third = Bright().follow(frames)
+    assert not first.any() and not second.any() and (third.min(), third.max()) == (0, 1)
+    assert torch.equal(third, next(Bright().follow(frames[2:])))
+
+
+def test_running_scale_in_batches_is_the_same():
+    frames, model = torch.rand(7, 3, 20, 30), Bright()
+    one_by_one = torch.cat(list(model.follow(frames)))
+    model.batch_size = 3
+    assert torch.equal(torch.cat(list(model.follow(frames))), one_by_one)
+
+
+# Networks
+
+@pytest.fixture(scope='module')
+def standins(tmp_path_factory):
+    "Stand-in weights of every name, in all places where they can lie."
+    folder = tmp_path_factory.mktemp('standins')
+    return folder, write_all(folder)
+
+
+PLACES = {480: random_scene(5, (480, 640)).image, 1080: random_scene(6, (1080, 1920)).image}
+SMALL = dict(ZoeD_N=160, ZoeD_K=160, ZoeD_NK=160, DepthPro=256, DepthPro_S=192)
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_every_network(name, standins):
+    "Builds, loads, and gives finite near-is-one depth for one picture and for three; the numbers do not depend on the batch."
+    model = create_depth_model(name, SMALL.get(name, 98), weights=standins[0]/'weights', trust_remote_code=True, batch_size=3)
+    info = DEPTH_MODELS[name]
+    assert (model.name, model.is_metric, model.licence, model.needs_paths) == (name, info.is_metric, info.licence, False)
+    for image in PLACES.values():
+        alone = model.infer(image)
+        assert alone.shape[:2] == (1, 1) and alone.dtype == torch.float32 and alone.isfinite().all() and (alone.min(), alone.max()) == (0, 1) and alone.std() > .05
+        assert abs(alone.shape[-1] / alone.shape[-2] / (image.shape[-1] / image.shape[-2]) - 1) < .11
+        three = model.infer(torch.cat([image, image.flip(-1), image]))
+        assert three.shape == (3, *alone.shape[1:]) and torch.allclose(three[::2], alone, atol=1e-2) and not torch.allclose(three[1], alone[0], atol=.05)
+
+
+@pytest.mark.parametrize('name, multiple, resolution', [('Any_S', 14, 392), ('Any_V2_K_L', 14, 392), ('ZoeD_N', 32, 384), ('ZoeD_Any_N', 14, 392), ('VDA_S', 14, 392), ('DepthPro', 64, 1536), ('DepthPro_S', 64, 1024)])
+def test_resolutions(name, multiple, resolution, standins):
+    make = lambda **options: create_depth_model(name, weights=standins[0]/'weights', trust_remote_code=True, **options)
+    assert DEPTH_MODELS[name].resolution == make().resolution == resolution
+    assert make(resolution=500).resolution == -(-500 // multiple) * multiple
+
+
+def test_depth_pro_small_is_depth_pro_at_another_size(standins):
+    large, small = (create_depth_model(name, weights=standins[0]/'weights') for name in ('DepthPro', 'DepthPro_S'))
+    assert large.network.config.patch_size == 384 and small.network.config.patch_size == 256
+    for one, other in zip(large.network.parameters(), small.network.parameters()): assert torch.equal(one, other)
+    assert small.infer(PLACES[480]).shape == (1, 1, 480, 640)
+
+
+def run(code, **environment):
+    "Python code in a process of its own."
+    import os
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def test_the_usual_caches(standins):
+    "HF_HOME, HF_HUB_OFFLINE and TORCH_HOME are respected; only remote programs ask for more; the licence is said once."
+    code = ("from inpaint_nb.depth import create_depth_model\n"
+            "for name in ('Any_V2_B', 'Any_V2_B', 'Distill_Any_B', 'ZoeD_Any_N'): print(create_depth_model(name).name)")
+    done = run(code, INPAINT_TRUST_REMOTE_CODE='1', **standins[1])
+    assert done.stdout.split() == ['Any_V2_B', 'Any_V2_B', 'Distill_Any_B', 'ZoeD_Any_N'], done.stderr
+    assert done.stderr.count('CC-BY-NC-4.0; no commercial use') == 1 and done.stderr.count('\n') == 1
+    with pytest.raises(ValueError, match='program of github.com/nagadomi/Depth-Anything_iw3: .* allow it with --trust-remote-code'):
+        create_depth_model('ZoeD_Any_N', weights=standins[0]/'weights')
+
+
+@pytest.mark.parametrize('name', ['Any_B', 'Any_V2_N_S', 'Distill_Any_B', 'ZoeD_NK', 'DepthPro_S', 'ZoeD_Any_K', 'VDA_S'])
+def test_missing_weights(name, tmp_path, monkeypatch):
+    "One line, soon: which file, how to get it, what works without."
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path/'hub'))
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path/'torch'))
+    monkeypatch.setattr('huggingface_hub.constants.ENDPOINT', 'https://nobody.invalid')
+    start, file = time.monotonic(), getattr(SOURCES[name], 'files', ('the program of',))[-1]
+    with pytest.raises(FileNotFoundError, match=f'{name} needs {file}') as caught: create_depth_model(name, trust_remote_code=True)
+    assert time.monotonic() - start < 10 and '\n' not in str(caught.value)
+    assert all(word in str(caught.value) for word in (str(SOURCES[name]), str(tmp_path), 'Pseudo and Files:FOLDER work without'))
+
+
+def test_missing_checkpoint_of_a_remote_program(tmp_path):
+    write_torch_hub(tmp_path, ['ZoeD_Any_N'])
+    (tmp_path/'checkpoints'/SOURCES['ZoeD_Any_N'].checkpoint).unlink()
+    with pytest.raises(FileNotFoundError, match='ZoeD_Any_N needs huggingface.co/.*depth_anything_metric_depth_indoor.pt, which .* put it there as checkpoints/depth_anything_metric_depth_indoor.pt'):
+        create_depth_model('ZoeD_Any_N', weights=tmp_path, trust_remote_code=True)
+
+
+def test_a_server_that_hangs(monkeypatch):
+    "Name servers can be slower than any timeout of a socket."
+    monkeypatch.setattr('inpaint_nb.depth.urlopen', lambda request, timeout: time.sleep(60))
+    start = time.monotonic()
+    assert not reachable('https://huggingface.co', seconds=.3) and time.monotonic() - start < 2
+
+
+def test_damaged_weights_are_named(standins, tmp_path):
+    folder = write_weights('Any_S', tmp_path/'Any_S')
+    create = lambda name='Any_S': create_depth_model(name, weights=folder)
+    for name, kind in (('ZoeD_N', 'kind depth_anything, but ZoeD_N is of kind zoedepth'), ('Any_V2_N_S', 'relative network, but Any_V2_N_S is metric')):
+        with pytest.raises(ValueError, match=kind): create(name)
+    weights = (folder/'model.safetensors').read_bytes()
+    for damage in (weights[:len(weights) // 2], b'', b'hello'):
+        (folder/'model.safetensors').write_bytes(damage)
+        with pytest.raises(ValueError, match='Any_S') as caught: create()
+        assert '\n' not in str(caught.value)
+    from safetensors.torch import load, save_file
+    state = load(weights)
+    lacking = {name: values for name, values in state.items() if not name.startswith('head.conv1')}
+    save_file(lacking, folder/'model.safetensors')
+    with pytest.raises(ValueError, match='lacks 2 tensors of Any_S, for example head.conv1.bias'): create()
+    for damage in ('', '{', '[]', '{"model_type": "bert"}'):
+        (folder/'config.json').write_text(damage)
+        with pytest.raises(ValueError, match='Any_S') as caught: create()
+        assert '\n' not in str(caught.value)
+    (folder/'model.pth').write_text('hello')
+    with pytest.raises(ValueError, match='model.pth does not hold the weights of Any_S'): create_depth_model('Any_S', weights=folder/'model.pth')
+    with pytest.raises(FileNotFoundError, match='no weights of Any_S'): create_depth_model('Any_S', weights=tmp_path/'nowhere')
+    with pytest.raises(ValueError, match='single file'): create_depth_model('ZoeD_N', weights=folder/'model.pth')
+
+
+def test_original_layout_is_the_same_network(tmp_path):
+    "As .safetensors and as .pth, for both versions."
+    from safetensors.torch import load_file
+    from standins import original_names
+    for name in ('Any_B', 'Any_V2_B', 'Any_V2_N_B', 'Any_V2_K_B'):
+        folder = write_weights(name, tmp_path/name)
+        torch.save(original_names(load_file(folder/'model.safetensors')), tmp_path/f'{name}.pth')
+        depths = [create_depth_model(name, 98, weights=weights).estimate(PLACES[480]) for weights in (folder, tmp_path/f'{name}.pth')]
+        assert torch.allclose(*depths, atol=1e-4) and depths[0].std() > .05
+
+
+def files_of(network):
+    "Tensors of a network as they are saved."
+    import tempfile
+    from safetensors.torch import load_file
+    with tempfile.TemporaryDirectory() as folder:
+        network.save_pretrained(folder)
+        return load_file(f'{folder}/model.safetensors')
+
+
+def test_original_backbone_against_timm():
+    "The attention's q, k and v are cut in the right order: DINOv2 of another library gives the same features from the original names."
+    from standins import original_names
+    from timm.models.vision_transformer import VisionTransformer
+    network = network_of('Any_V2_B')
+    original = {name.removeprefix('pretrained.'): values for name, values in original_names(files_of(network)).items()}
+    vit = VisionTransformer(img_size=518, patch_size=14, embed_dim=64, depth=8, num_heads=1, mlp_ratio=2, init_values=1., num_classes=0, global_pool='').eval()
+    vit.load_state_dict({name: values for name, values in original.items() if name in vit.state_dict()}, strict=True)
+    images = torch.rand(1, 3, 518, 518, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs = vit.forward_intermediates(images, indices=[1, 3, 5, 7], norm=True, intermediates_only=True, output_fmt='NLC', return_prefix_tokens=False)
+        ours = network.backbone(images).feature_maps
+    for one, other in zip(ours, theirs): assert torch.allclose(one[:, 1:], other, atol=1e-3)
+
+
+def test_input_is_what_the_library_would_make():
+    "For sizes at which iw3's rounding and the library's agree; the library lets bicubic colours overshoot."
+    from transformers import DepthProImageProcessor, DPTImageProcessor
+    ours = AnyNetwork(torch.nn.Identity())
+    theirs = DPTImageProcessor(size=dict(height=392, width=392), keep_aspect_ratio=True, ensure_multiple_of=14, resample=3, image_mean=ours.mean, image_std=ours.std)
+    black, white = (ours.normalise(torch.full((1, 3, 1, 1), level)) for level in (0., 1.))
+    for height, width in ((480, 640), (1080, 1920), (640, 480), (500, 500)):
+        image = random_scene(0, (height, width)).image
+        expected = theirs(image, do_rescale=False, return_tensors='pt')['pixel_values'].clamp(black, white)
+        result = ours.prepare(image)
+        assert abs(result.shape[-1] - expected.shape[-1]) <= 14 and abs(result.shape[-2] - expected.shape[-2]) <= 14
+        if result.shape == expected.shape: assert torch.allclose(result, expected, atol=.03)  # older versions round to 8 bits first
+    assert ours.prepare(random_scene(0, (480, 640)).image).shape == (1, 3, 392, 518)
+    square = ProNetwork(network_of('DepthPro'), options=DepthOptions(resolution=448))
+    image = random_scene(1, (480, 640)).image
+    assert torch.allclose(square.prepare(image), DepthProImageProcessor(size=dict(height=448, width=448))(image, do_rescale=False, return_tensors="pt")["pixel_values"], atol=.03)
+
+
+def test_rim_of_zoe_depth_is_the_librarys():
+    from transformers import ZoeDepthImageProcessor
+    for height, width in ((384, 512), (480, 640), (720, 540)):
+        image = random_scene(2, (height, width)).image
+        padded = ZoeDepthImageProcessor(do_resize=False, do_normalize=False)(image, do_rescale=False, return_tensors='pt')['pixel_values']
+        rows, columns = ZoeNetwork(torch.nn.Identity()).rim(height, width)
+        assert padded.shape[-2:] == (height + 2 * rows, width + 2 * columns)
+
+
+class Broken(torch.nn.Module):
+    "Gives distances of a ramp with holes of all kinds."
+    def forward(self, images):
+        depth = torch.linspace(1, 9, images.shape[-1]).expand(len(images), *images.shape[-2:]).clone()
+        depth[:, 100:120, 100:120], depth[:, 140:160, 100:120], depth[:, 180:200, 100:120] = torch.nan, torch.inf, -torch.inf
+        return {'predicted_depth': depth}
+
+
+@pytest.mark.parametrize('edge_dilation', [0, 2])
+def test_gaps_do_not_spread(edge_dilation):
+    model = ZoeNetwork(Broken(), is_metric=True, options=DepthOptions(edge_dilation=edge_dilation))
+    depth = model.infer(PLACES[480])
+    assert depth.isfinite().all() and (depth.min(), depth.max()) == (0, 1)
+    whole = ZoeNetwork(Broken(), is_metric=True).infer(PLACES[480])
+    assert ((depth - whole).abs() > .1).float().mean() < .05
+    assert depth[0, 0, 20, 5] > .9 > .1 > depth[0, 0, 20, -5]  # near is 1
+
+
+def test_flip_makes_mirrors_agree(standins):
+    make = lambda **options: create_depth_model('Any_S', 98, weights=standins[0]/'weights', **options)
+    image = PLACES[480]
+    plain, both = make(), make(tta=True)
+    difference = lambda model: (model.infer(image) - model.infer(image.flip(-1)).flip(-1)).abs().max().item()
+    assert difference(plain) > .1 and difference(both) < 1e-3
+
+
+def test_networks_follow_a_film(standins):
+    "Pictures, batches and clips of one model agree; a video network gives as many maps as it got frames."
+    frames = clip_of(1, 6)
+    for name in ('Any_S', 'VDA_S'):
+        model = create_depth_model(name, 98, weights=standins[0]/'weights', trust_remote_code=True)
+        clip, followed = model.infer_clip(frames), torch.cat(list(model.follow(frames)))
+        assert clip.shape == followed.shape == (6, 1, 98, 140) and clip.isfinite().all() and (clip.min(), clip.max()) == (0, 1)
+        assert torch.equal(model.infer_clip(frames), clip)
+        assert torch.allclose(model.infer_clip(frames, batch_size=3), clip, atol=1e-2)
+        raw = model.estimate(frames)
+        assert torch.allclose(normalised(raw), clip, atol=1e-2)
+
+
+def normalised(depth): return torch.from_numpy(normalise_depth(depth.numpy()))

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from commands import Running, run
-from inpaint_nb.depth import DepthModel, create_depth_model, read_depth, write_depth
+from inpaint_nb.depth import DepthModel, RunningScale, create_depth_model, read_depth, write_depth
 from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
 from inpaint_nb.models import create_model, load_model
 from inpaint_nb.scenes import random_clip, random_scene
-from inpaint_nb.stereo import (PACKINGS, ClipWriter, RunningScale, StereoOptions, StereoViews, add_sound, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
+from inpaint_nb.stereo import (PACKINGS, ClipWriter, StereoOptions, StereoViews, add_sound, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
                                hole_to_fill, inpaint_view, make_stereo, open_views, output_files, read_frames, read_picture, repeat_background, save_picture, shot_depths, shots,
                                side_by_side, stereo_clip, stereo_file, stereo_frames, stereo_photo, tiles_to_fill)
 from inpaint_nb.video import open_clip
@@ -675,3 +675,20 @@ def test_real_clips(tmp_path, path, monkeypatch):
     after = open_clip(out)
     assert len(after) == 20 and np.abs(after.times - clip.times[:20]).max() < 0.002
     for number in (0, 19): assert np.abs(after[number][:, :clip.size[0]].astype(int) - clip[number]).mean() < 2.5
+
+
+def test_metric_depth_is_bent_and_networks_follow(tmp_path, films):
+    "Distances go through div_6, in photos and in clips; a network that answers late gets its pictures back in order."
+    from inpaint_nb.stereo import followed, photo_depth
+    from inpaint_nb.warp import get_mapper
+    class Distances(Stretching): is_metric = True
+    clip = open_clip(films / 'clip.mp4')
+    frames = list(enumerate(clip.frames()))
+    plain, bent = ([depth for _, depth in shot_depths(iter(frames), clip, model)] for model in (Stretching(), Distances()))
+    for one, other in zip(plain, bent, strict=True): assert torch.equal(get_mapper('div_6')(one), other)
+    image = random_scene(1, size=(48, 64)).image
+    assert torch.equal(photo_depth('a.png', image, model=Distances()), get_mapper('div_6')(photo_depth('a.png', image, model=Stretching())))
+    class Late(Stretching):
+        batch_size = 5
+    pictures = [torch.rand(1, 3, 8, 8) for _ in range(12)]
+    for (picture, depth), given in zip(followed(iter(pictures), Late()), pictures, strict=True): assert picture is given and depth.shape == (1, 1, 8, 8)

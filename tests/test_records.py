@@ -1,0 +1,524 @@
+"Looking after records: damage, cleaning, splitting, shards, jobs, packs."
+import os, re, shutil, subprocess, sys
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from commands import ENV, run
+from PIL import Image
+
+from inpaint_nb import datasets
+from inpaint_nb.datasets import InpaintDataset, encode_png, list_records, make_image_records
+from inpaint_nb.records import clean_records, data_folders, data_status, pack_records, split_records, undo_split, verify_records
+from inpaint_nb.scenes import random_clip, random_scene
+from inpaint_nb.video import VideoDataset, list_clip_records, make_video_records
+
+
+def save_scene(path: Path, image: torch.Tensor):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((image[0].permute(1, 2, 0) * 255).byte().numpy()).save(path)
+
+
+def contents(folder): return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob('*')) if path.is_file()}
+
+
+@pytest.fixture(scope='session')
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('photos')
+    for seed in range(7): save_scene(folder/('eval' if seed == 6 else 'train')/f'{seed}.png', random_scene(seed, size=(200, 260)).image)
+    shutil.copy(folder/'train/2.png', folder/'train/copy of 2.png')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('clips')
+    for clip in range(3):
+        for number, scene in enumerate(random_clip(clip, 8, (150, 200))): save_scene(folder/f'{clip}/{number:02}.png', scene.image)
+    return folder
+
+
+def make(photos, out, prefix='one', **options):
+    return make_image_records(photos, out, prefix, 'Pseudo', **dict(dict(size=128, divergence_level=3, progress=False), **options))
+
+
+def film(clips, out, prefix='film', **options):
+    return make_video_records(clips, out, prefix, 'Pseudo', **dict(dict(size=128, divergence_level=3, seq=4, skip_interval=0, progress=False), **options))
+
+
+@pytest.fixture(scope='session')
+def images(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('images')
+    make(photos, folder)
+    make(photos, folder, 'one_more', seed=3)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def films(clips, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('films')
+    film(clips, folder/'train')
+    return folder
+
+
+# The journal
+
+def test_journal_knows_every_record(images, films):
+    for folder in data_folders(images) + data_folders(films):
+        promised = {}
+        for _, entry in folder.journal():
+            assert {'name', 'source', 'options', 'depth_model', 'licence', 'version', 'records'} <= entry.keys()
+            promised |= entry['records']
+        assert sorted(promised) == folder.names and folder.names
+
+
+@pytest.mark.parametrize('workers', [1, 3])
+def test_journal_of_any_number_of_workers(photos, images, tmp_path, workers):
+    make(photos, tmp_path, max_workers=workers)
+    assert contents(tmp_path) == {name: data for name, data in contents(images).items() if 'one_more' not in name}
+
+
+def test_photos_without_holes_are_not_tried_again(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, 'LEAST_HOLE', 10 ** 9)
+    assert make(photos, tmp_path).rejected == 28
+    monkeypatch.setattr(datasets.RecordMaker, 'make', None)
+    assert make(photos, tmp_path).rejected == 0
+
+
+def test_conflict_is_one_line(photos, clips, images, films):
+    before = contents(images), contents(films)
+    for work in (lambda: make(photos, images, size=96), lambda: film(clips, films/'train', seq=3)):
+        with pytest.raises(ValueError, match='give another prefix') as refusal: work()
+        assert '\n' not in str(refusal.value)
+    assert (contents(images), contents(films)) == before
+
+
+# Damage
+
+def png(array): return encode_png(np.ascontiguousarray(array))
+
+def other(mode): return lambda data: as_mode(data, mode)
+
+def as_mode(data, mode):
+    from io import BytesIO
+    file = BytesIO()
+    Image.open(BytesIO(data)).convert(mode).save(file, 'PNG')
+    return file.getvalue()
+
+def flip_bit(data): return data[:len(data) // 2] + bytes([data[len(data) // 2] ^ 8]) + data[len(data) // 2 + 1:]
+
+def rewrite(part, change):
+    def work(folder, name): (folder/f'{name}_{part}.png').write_bytes(change((folder/f'{name}_{part}.png').read_bytes()))
+    return work
+
+def mask_of(values):
+    def change(data):
+        mask = cv2.imdecode(np.frombuffer(data, np.uint8), 0)
+        return png(values(mask))
+    return change
+
+def remove(*parts): return lambda folder, name: [(folder/f'{name}_{part}.png').unlink() for part in parts]
+
+def swap_pictures(folder, name):
+    neighbour = next(n for n in list_records(folder) if n != name)
+    shutil.copy(folder/f'{neighbour}_C.png', folder/f'{name}_C.png')
+
+def rename_record(folder, name):
+    for part in 'CM': os.rename(folder/f'{name}_{part}.png', folder/f"{name.replace('one_', 'two_')}_{part}.png")
+
+def make_folder_of(folder, name):
+    (folder/f'{name}_C.png').unlink(); (folder/f'{name}_C.png').symlink_to('nowhere')
+
+IMAGE_DAMAGES = {
+    'no mask': (remove('M'), 'is missing'),
+    'no picture': (remove('C'), 'is missing'),
+    'no record': (remove('C', 'M'), 'is missing: the journal'),
+    'empty file': (rewrite('C', lambda data: b''), 'is empty'),
+    'text': (rewrite('M', lambda data: b'not found'), 'is no PNG'),
+    'JPEG': (rewrite('C', lambda data: cv2.imencode('.jpg', cv2.imdecode(np.frombuffer(data, np.uint8), 1))[1].tobytes()), 'is no PNG'),
+    'truncated picture': (rewrite('C', lambda data: data[:len(data) // 2]), 'is cut off'),
+    'truncated mask': (rewrite('M', lambda data: data[:-5]), 'is cut off'),
+    'one bit': (rewrite('C', flip_bit), 'checksum'),
+    'trailing bytes': (rewrite('C', lambda data: data + b'xx'), 'after its end'),
+    'wrong size': (rewrite('C', lambda data: png(cv2.imdecode(np.frombuffer(data, np.uint8), 1)[:64])), '128 x 128, the picture 128 x 64'),
+    'grey as colour': (rewrite('C', other('L')), 'is grey, not RGB'),
+    'palette': (rewrite('C', other('P')), 'is a palette, not RGB'),
+    'transparent': (rewrite('C', other('RGBA')), 'is RGB with transparency'),
+    'colour as mask': (rewrite('M', other('RGB')), 'is RGB, not grey'),
+    '16 bits': (rewrite('C', lambda data: png(cv2.imdecode(np.frombuffer(data, np.uint8), 1)[..., ::-1].astype(np.uint16) * 256)), '16 bits'),
+    'other values': (rewrite('M', mask_of(lambda mask: mask // 255 * 200)), 'value'),
+    'half a hole': (rewrite('M', mask_of(lambda mask: np.where(mask > 0, 64, 0).astype(np.uint8))), 'value 64'),
+    'no hole': (rewrite('M', mask_of(lambda mask: mask * 0)), 'no hole'),
+    'all hole': (rewrite('M', mask_of(lambda mask: mask * 0 + 255)), 'nothing but hole'),
+    'exchanged picture': (swap_pictures, 'its checksum is another'),
+    'renamed': (rename_record, 'not under this name'),
+    'dangling link': (make_folder_of, 'is missing'),
+    'stray file': (lambda folder, name: (folder/'notes.txt').write_text('?'), 'does not belong'),
+    'journal': (lambda folder, name: (folder/f".{name.rsplit('_', 2)[0]}.json").write_bytes(b'{"half'), 'is damaged'),
+}
+
+
+def faults(folder, **options): return verify_records(folder, progress=False, max_workers=1, **options).faults
+
+
+@pytest.mark.parametrize('kind', IMAGE_DAMAGES)
+def test_damaged_images(images, tmp_path, kind):
+    damage, says = IMAGE_DAMAGES[kind]
+    shutil.copytree(images/'train', tmp_path/'train')
+    name = [name for name in list_records(tmp_path/'train') if name.startswith('one_Pseudo')][3]
+    damage(tmp_path/'train', name)
+    found = faults(tmp_path)
+    assert found and any(says in fault.fault for fault in found), found
+    stems = {'notes.txt', f".{name.rsplit('_', 2)[0]}.json", name, name.replace('one_', 'two_')}
+    assert {re.sub(r'_[CM]\.png$', '', fault.path.name) for fault in found} <= stems, found
+    if kind not in ('stray file', 'renamed'): assert not faults(tmp_path, prefix='one_more')
+
+
+def frame(number, part, change): return lambda folder: (folder/f'{number:04}_{part}.png').write_bytes(change((folder/f'{number:04}_{part}.png').read_bytes()))
+
+def cut_short(folder): [(folder/f'0003_{part}.png').unlink() for part in 'CM']
+
+def shift(folder):
+    for part in 'CM': (folder/f'0002_{part}.png').rename(folder/f'0004_{part}.png')
+
+def all_smaller(folder, frames):
+    for t in frames:
+        for part, flags in (('C', 1), ('M', 0)):
+            pixels = cv2.imread(str(folder/f'{t:04}_{part}.png'), flags)[:96, :96]
+            cv2.imwrite(str(folder/f'{t:04}_{part}.png'), pixels)
+
+def no_holes(folder):
+    for t in range(1, 4): (folder/f'{t:04}_M.png').write_bytes(png(np.zeros((128, 128), np.uint8)))
+    note = datasets.record_note(folder/'0000_M.png')
+    (folder/'0000_M.png').write_bytes(encode_png(np.zeros((128, 128), np.uint8), note))
+
+CLIP_DAMAGES = {
+    'short clip': (cut_short, 'is missing'),
+    'hole in the numbers': (shift, 'is missing'),
+    'extra frame': (lambda folder: [shutil.copy(folder/f'0000_{part}.png', folder/f'0004_{part}.png') for part in 'CM'], 'does not belong'),
+    'no first mask': (lambda folder: (folder/'0000_M.png').unlink(), 'is missing'),
+    'no last picture': (lambda folder: (folder/'0003_C.png').unlink(), 'is missing'),
+    'sizes differ': (lambda folder: all_smaller(folder, [2]), 'several sizes'),
+    'all too small': (lambda folder: all_smaller(folder, [1, 2, 3]), 'several sizes'),
+    'truncated frame': (frame(2, 'C', lambda data: data[:-100]), 'cut off'),
+    'grey frame': (frame(1, 'C', other('L')), 'is grey'),
+    'mask values': (frame(1, 'M', mask_of(lambda mask: mask // 2)), 'value'),
+    'no holes': (no_holes, 'hole pixels'),
+    'frames exchanged': (lambda folder: shutil.copy(folder/'0001_C.png', folder/'0002_C.png'), 'checksum is another'),
+    'empty folder': (lambda folder: [path.unlink() for path in folder.iterdir()], 'is empty'),
+    'no folder': (lambda folder: shutil.rmtree(folder), 'journal knows'),
+    'text inside': (lambda folder: (folder/'Thumbs.db').touch(), 'does not belong'),
+}
+
+
+@pytest.mark.parametrize('kind', CLIP_DAMAGES)
+def test_damaged_clips(films, tmp_path, kind):
+    damage, says = CLIP_DAMAGES[kind]
+    shutil.copytree(films/'train', tmp_path/'train')
+    name = list_clip_records(tmp_path/'train')[2]
+    damage(tmp_path/'train'/name)
+    found = faults(tmp_path)
+    assert any(says in fault.fault for fault in found), found
+    assert all(name in str(fault.path) for fault in found)
+
+
+def test_whole_records_have_no_fault(images, films):
+    assert not faults(images) and not faults(films) and not faults(films/'train')
+
+
+def test_records_without_a_journal(images, tmp_path):
+    "What earlier versions made: the notes in the masks know what is missing."
+    shutil.copytree(images/'train', tmp_path/'train')
+    for line in (tmp_path/'train').glob('.*.json'): line.unlink()
+    found = verify_records(tmp_path, progress=False)
+    assert not found.faults and found.unknown == found.records > 0
+    name = list_records(tmp_path/'train')[0]
+    for part in 'CM': (tmp_path/f'train/{name}_{part}.png').unlink()
+    assert [fault.path.name for fault in faults(tmp_path)] == [name]
+
+
+def test_records_of_iw3(tmp_path):
+    "Three mask values, no notes, numbers that count on."
+    picture = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+    mask = np.zeros((64, 64), np.uint8); mask[10:30, 10:30] = 255; mask[30:34, 10:30] = 127
+    (tmp_path/'train').mkdir()
+    for number in range(1, 9):
+        for part, pixels in (('C', picture), ('M', mask)): cv2.imwrite(str(tmp_path/f'train/p_ZoeD_N_abaee5b1_{number}_0_{part}.png'), pixels)
+    assert not faults(tmp_path)
+    assert split_records(tmp_path, 2).records == 2
+    first, second = (data_folders(tmp_path)[place].names for place in (0, 1))
+    assert {(int(name.split('_')[-2]) + 1) // 2 for name in first}.isdisjoint((int(name.split('_')[-2]) + 1) // 2 for name in second)
+
+
+def test_verify_says_so_with_its_status(images, tmp_path):
+    shutil.copytree(images, tmp_path/'data')
+    assert run('inpaint_create_training_data', 'verify', '-o', tmp_path/'data').returncode == 0
+    next((tmp_path/'data/train').glob('*_C.png')).unlink()
+    done = run('inpaint_create_training_data', 'verify', '-o', tmp_path/'data')
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith('error: ') and '_C.png is missing' in done.stdout
+
+
+# Cleaning
+
+def test_clean_touches_nothing_else(images, tmp_path):
+    shutil.copytree(images, tmp_path/'data')
+    for name in ('train/one.txt', 'train/one_Pseudo.png', 'one_Pseudo_00000000_1_0_C.png', 'train/.one_more_Pseudo_00000000_1_0_C.png.part'): (tmp_path/'data'/name).write_bytes(b'?')
+    before = contents(tmp_path/'data')
+    (tmp_path/'data/train/.one_Pseudo_00000000_1_0_C.png.part').touch()
+    done = run('inpaint_create_training_data', 'clean', '--prefix', 'one', '-o', tmp_path/'data', '--yes')
+    assert done.returncode == 0, done.stderr
+    after = contents(tmp_path/'data')
+    gone = {name for name in before if re.search(r'/\.?one_Pseudo_[0-9a-f]{8}', name)}
+    assert after == {name: data for name, data in before.items() if name not in gone} and gone
+
+
+def test_clean_asks(images, tmp_path):
+    shutil.copytree(images, tmp_path/'data')
+    before = contents(tmp_path/'data')
+    done = run('inpaint_create_training_data', 'clean', '--prefix', 'one', '-o', tmp_path/'data')
+    assert done.returncode == 1 and '--yes' in done.stderr and contents(tmp_path/'data') == before
+    assert run('inpaint_create_training_data', 'clean', '-o', tmp_path/'data', '--yes').returncode == 2
+    assert run('inpaint_create_training_data', 'clean', '--prefix', 'on', '-o', tmp_path/'data', '--yes').returncode == 1
+    assert contents(tmp_path/'data') == before
+
+
+def test_clean_clips_and_make_them_again(clips, films, tmp_path):
+    shutil.copytree(films, tmp_path/'data')
+    film(clips/'0', tmp_path/'data/train', 'film_b', seed=2)
+    clean_records(tmp_path/'data', 'film')
+    assert {name.split('_Pseudo')[0] for name in list_clip_records(tmp_path/'data/train')} == {'film_b'}
+    film(clips, tmp_path/'data/train')
+    clean_records(tmp_path/'data', 'film_b')
+    assert contents(tmp_path/'data') == contents(films)
+
+
+# Splitting
+
+def sources(folder): return {folder.source(name) for name in folder.names}
+
+
+def test_split_images(photos, images, tmp_path):
+    shutil.copytree(images, tmp_path/'data')
+    before = contents(tmp_path/'data')
+    summary = split_records(tmp_path/'data', 12)
+    judge, train = data_folders(tmp_path/'data')
+    assert 0 < summary.records <= 12 and not sources(judge) & sources(train) and sources(train)
+    assert {data for data in contents(tmp_path/'data').values()} >= set(before.values())
+    assert make(photos, tmp_path/'data').made == 0 and not faults(tmp_path/'data')
+    assert make(photos, tmp_path/'data', num_samples=3).made > 0
+    judge, train = data_folders(tmp_path/'data')
+    assert not sources(judge) & sources(train)
+    undo_split(tmp_path/'data')
+    make(photos, tmp_path/'whole', num_samples=3)
+    ours = {name: data for name, data in contents(tmp_path/'data').items() if 'one_more' not in name}
+    assert {name for name in ours if name.endswith('.png')} == {name for name in contents(tmp_path/'whole') if name.endswith('.png')}
+
+
+def test_split_clips(clips, films, tmp_path):
+    shutil.copytree(films, tmp_path/'data')
+    before = contents(tmp_path/'data')
+    done = run('inpaint_create_training_data', 'split', '-i', tmp_path/'data', '--num-eval', 5)
+    assert done.returncode == 0, done.stderr
+    judge, train = data_folders(tmp_path/'data')
+    assert judge.video and sources(judge) and sources(train) and not sources(judge) & sources(train)
+    assert film(clips, tmp_path/'data/train').made == 0
+    assert run('inpaint_create_training_data', 'split', '-i', tmp_path/'data', '--undo').returncode == 0
+    assert contents(tmp_path/'data') == before
+
+
+def test_interrupted_split_goes_on(images, tmp_path, monkeypatch):
+    shutil.copytree(images, tmp_path/'data'); shutil.copytree(images, tmp_path/'whole')
+    split_records(tmp_path/'whole', 12)
+    rename, left = os.rename, [3]
+    def stop(*paths):
+        if not left[0]: raise KeyboardInterrupt
+        left[0] -= 1
+        rename(*paths)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, 'rename', stop)
+        split_records(tmp_path/'data', 12)
+    split_records(tmp_path/'data', 12)
+    assert contents(tmp_path/'data') == contents(tmp_path/'whole')
+
+
+def test_nothing_to_split(films, images, tmp_path):
+    with pytest.raises(ValueError, match='--num-eval'): split_records(shutil.copytree(images, tmp_path/'data'), 10 ** 6)
+    with pytest.raises(FileNotFoundError, match='no folder'): split_records(tmp_path, 10)
+
+
+# A share of the work
+
+def test_shards(photos, clips, images, films, tmp_path):
+    for number in (1, 2, 3):
+        make(photos, tmp_path/'images', shard=f'{number}/3')
+        film(clips, tmp_path/'films/train', shard=f'{number}/3')
+    assert contents(tmp_path/'images') == {name: data for name, data in contents(images).items() if 'one_more' not in name}
+    assert contents(tmp_path/'films') == contents(films)
+
+
+def test_each_shard_has_its_own(photos, tmp_path):
+    counts = [make(photos, tmp_path/str(number), shard=f'{number}/3').photos for number in (1, 2, 3)]
+    assert sum(counts) == 8 and min(counts) > 0
+
+
+def test_torchrun(photos, images, tmp_path):
+    script = 'import sys; from inpaint_nb.cli import create_training_data; sys.exit(create_training_data())'
+    (tmp_path/'program.py').write_text(script)
+    torchrun = Path(sys.executable).parent/'torchrun'
+    done = subprocess.run([torchrun, '--standalone', '--nproc_per_node', '2', tmp_path/'program.py', 'inpaint', '--dataset-dir', photos, '-o', tmp_path/'out', '--prefix', 'one',
+                           '--model-type', 'Pseudo', '--size', '128', '--divergence-level', '3'], env=ENV, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('records: ') == 2
+    assert contents(tmp_path/'out') == {name: data for name, data in contents(images).items() if 'one_more' not in name}
+
+
+# Jobs
+
+def test_several_at_once(photos, clips, tmp_path):
+    shutil.copytree(photos, tmp_path/'again')
+    line = ['inpaint_create_training_data', 'inpaint', '--dataset-dir', photos, tmp_path/'nowhere', tmp_path/'again', '--prefix', 'p', '--model-type', 'Pseudo', '-o', tmp_path/'out', '--size', 128, '--num-samples', 1]
+    done = run(*line)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith('error: 1 of 3 jobs failed') and '2 jobs done, 1 failed' in done.stdout
+    before = contents(tmp_path/'out')
+    done = run(*line)
+    assert done.returncode == 1 and 'records: 0 made' in done.stdout.splitlines()[-1] and contents(tmp_path/'out') == before
+
+
+def test_jobs_file(photos, clips, tmp_path):
+    (tmp_path/'jobs.yml').write_text(f'''
+defaults: {{size: 128, divergence-level: 3}}
+jobs:
+- {{command: inpaint, dataset-dir: {photos}, data-dir: {tmp_path/'i'}, prefix: a, model-type: Pseudo, num-samples: 1}}
+- {{command: video_inpaint, dataset-dir: [{clips/'0'}, {tmp_path/'broken.mp4'}, {clips/'1'}], data-dir: {tmp_path/'v/train'}, prefix: b, model-type: Pseudo, seq: 4}}
+''')
+    (tmp_path/'broken.mp4').write_text('no clip')
+    done = run('inpaint_create_training_data', 'jobs', tmp_path/'jobs.yml')
+    assert done.returncode == 1 and '3 jobs done, 1 failed' in done.stdout and 'broken.mp4' in done.stderr
+    assert list_records(tmp_path/'i/train') and len(list_clip_records(tmp_path/"v/train")) >= 2
+    gone = list_records(tmp_path/'i/train')[0]
+    (tmp_path/f'i/train/{gone}_M.png').unlink()
+    before = contents(tmp_path/'v')
+    done = run('inpaint_create_training_data', 'jobs', tmp_path/'jobs.yml')
+    assert contents(tmp_path/'v') == before and (tmp_path/f'i/train/{gone}_M.png').exists()
+
+
+@pytest.mark.parametrize('text, says', [('a: [', 'is not YAML'), ('7', 'holds no jobs'), ('[]', 'holds no jobs'), ('[3]', 'job 1'), ('[{prefix: [a, b]}]', 'prefix has one value'),
+    ('[{dataset-dir: x, data-dir: y, prefix: p, model-type: Pseudo, sise: 3}]', 'job 1'), ('[{dataset-dir: x, data-dir: y, prefix: p, model-type: Oak}]', "'Oak'"),
+    ('[{command: split, data-dir: y}]', 'split')])
+def test_wrong_jobs(tmp_path, text, says):
+    "Found before the first job begins."
+    (tmp_path/'jobs.yml').write_text(text)
+    done = run('inpaint_create_training_data', 'jobs', tmp_path/'jobs.yml', cwd=tmp_path)
+    assert done.returncode == 2 and says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['jobs.yml']
+
+
+# Packs
+
+def same(ours, theirs, keys):
+    assert ours.records == theirs.records and ours.pack and not theirs.pack
+    for key in keys:
+        for a, b in zip(ours[key], theirs[key]): assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_same_samples(images, films, tmp_path, training):
+    shutil.copytree(images, tmp_path/'i'); shutil.copytree(films, tmp_path/'v')
+    grey = tmp_path/f"i/train/{list_records(tmp_path/'i/train')[0]}_M.png"
+    cv2.imwrite(str(grey), cv2.imread(str(grey), 0) // 2)  # a third value, as iw3 writes
+    pack_records(tmp_path/'i', progress=False); pack_records(tmp_path/'v', 2, progress=False)
+    keys = [(index, epoch, draw) for index in range(6) for epoch, draw in ((0, 0), (3, 7))]
+    plain = [dataset_without_pack(InpaintDataset, tmp_path/'i/train', training, size=64), dataset_without_pack(VideoDataset, tmp_path/'v/train', training, size=64, frames=3)]
+    same(InpaintDataset(tmp_path/'i/train', training, size=64), plain[0], keys)
+    same(VideoDataset(tmp_path/'v/train', training, size=64, frames=3), plain[1], keys)
+
+
+def dataset_without_pack(kind, folder, training, **options):
+    (folder/'.pack.json').rename(folder/'.pack.away')
+    try: return kind(folder, training, **options)
+    finally: (folder/'.pack.away').rename(folder/'.pack.json')
+
+
+def test_workers_of_the_loader(images, tmp_path):
+    shutil.copytree(images/'train', tmp_path/'train')
+    pack_records(tmp_path, progress=False)
+    dataset = InpaintDataset(tmp_path/'train', size=64)
+    for context in ('fork', 'spawn'):
+        loader = torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context=context)
+        for batch, rows in zip(loader, range(0, 8, 4)): assert torch.equal(batch[0], torch.stack([dataset[row][0] for row in range(rows, rows + 4)]))
+
+
+def test_only_the_pack(images, tmp_path):
+    "The packed form alone, on the fast disk of another machine."
+    shutil.copytree(images/'train', tmp_path/'train')
+    pack_records(tmp_path, progress=False)
+    before = InpaintDataset(tmp_path/'train', size=64)[3]
+    for path in (tmp_path/'train').glob('*.png'): path.unlink()
+    assert torch.equal(InpaintDataset(tmp_path/'train', size=64)[3][0], before[0])
+
+
+def test_old_pack_is_not_used(images, tmp_path):
+    shutil.copytree(images/'train', tmp_path/'train')
+    pack_records(tmp_path, progress=False)
+    clean_records(tmp_path, 'one_more')
+    with pytest.warns(UserWarning, match='pack brings'): assert not InpaintDataset(tmp_path/'train', size=64).pack
+    assert not verify_records(tmp_path, progress=False).faults
+
+
+def test_pack_cut_off(images, tmp_path):
+    shutil.copytree(images/'train', tmp_path/'train')
+    pack_records(tmp_path, progress=False)
+    pack = tmp_path/'train/.pack.npy'
+    pack.write_bytes(pack.read_bytes()[:-1])
+    with pytest.raises(ValueError, match='pack again'): InpaintDataset(tmp_path/'train', size=64)
+
+
+def test_status(images, films):
+    batches = data_status(images)
+    assert {batch.label for batch in batches} == {'one_Pseudo', 'one_more_Pseudo'}
+    assert sum(batch.records for batch in batches) == len(list(images.rglob('*_M.png')))
+    done = run('inpaint_create_training_data', 'status', '-o', films, '--prefix', 'film')
+    assert done.returncode == 0 and 'train/film_Pseudo' in done.stdout and 'depth by Pseudo' in done.stdout
+    assert run('inpaint_create_training_data', 'status', '-o', films, '--prefix', 'fil').returncode == 1
+
+
+# The guides' scripts
+
+SEEDS = Path(__file__).parents[2]/'shared/seeds'
+SCRIPTS = {'image': ('002_6d2ec41d0eaac945.txt', ['flickr1_Any_B', 'flickr2_ZoeD_Any_N']),
+           'video': ('003_87161b987981372b.txt', ['shibuy1_Any_B', 'shibuy2_Any_L', 'shibuy3_ZoeD_Any_N', 'kamakura1_Any_B', 'kamakura2_Distill_Any_S', 'akamkura3_ZoeD_Any_N'])}
+
+
+@pytest.mark.skipif(not SEEDS.exists(), reason='needs ../shared/seeds')
+@pytest.mark.parametrize('kind', ['image', pytest.param('video', marks=pytest.mark.skipif('INPAINT_NB_LONG' not in os.environ, reason='takes minutes: set INPAINT_NB_LONG'))])
+def test_scripts_of_the_guides(tmp_path, kind):
+    "Word for word after the program's name, with random weights under the names of the networks."
+    from standins import write_all
+    guide, labels = SCRIPTS[kind]
+    [script] = [block for block in re.findall(r'```bash\n(.*?)```', (SEEDS/guide).read_text(), re.S) if block.startswith('#!')]
+    (tmp_path/'batch.sh').write_text(script.replace('python create_training_data.py', 'inpaint_create_training_data').replace(' /data/', f' {tmp_path}/sources/'))
+    sources = tmp_path/'sources'
+    for number in range(2): save_scene(sources/f'Flickr2K/{("train", "eval")[number]}/{number}.png', random_scene(number, size=(240, 320)).image)
+    for name in ('shibuya', 'kamakura') * (kind == 'video'):
+        with av.open(str(sources/f'{name}.mp4'), 'w') as file:
+            stream = file.add_stream('mpeg4', rate=30, options={'qscale': '3'})
+            stream.width, stream.height = 320, 240
+            for scene in random_clip(len(name) + name.count('k'), 34, (240, 320)):
+                file.mux(stream.encode(av.VideoFrame.from_ndarray((scene.image[0].permute(1, 2, 0) * 255).byte().numpy())))
+            file.mux(stream.encode())
+        (sources/'videos').mkdir(exist_ok=True)
+        (sources/f'{name}.mp4').rename(sources/f'videos/{name}.webm')
+    env = ENV | {name: str(value) for name, value in write_all(tmp_path/'standins', sorted({label.split('_', 1)[1] for label in labels})).items()}
+    env['INPAINT_TRUST_REMOTE_CODE'] = '1'
+    env['PATH'] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    done = subprocess.run(['bash', 'batch.sh'], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    folders = {'image': ['inpaint_v1/train', 'inpaint_v1/eval'], 'video': ['video_inpaint_v1/train']}[kind]
+    names = [path.name for folder in folders for path in (tmp_path/'data'/folder).iterdir() if not path.name.startswith('.')]
+    pattern = '|'.join(labels)
+    assert all(re.fullmatch(rf'({pattern})_[0-9a-f]{{8}}_\d_\d' + ('_[CM].png' if kind == 'image' else ''), name) for name in names)
+    assert {label for label in labels if any(name.startswith(label) for name in names)} == {*labels}
+    assert not faults(tmp_path/'data'/folders[0].split('/')[0])
