@@ -140,9 +140,11 @@ def check(self: TrainConfig):
 def check_discriminator(
     config: TrainConfig,  # with a discriminator
 ):
-    "Refuse a discriminator that does not exist."
-    from inpaint_nb.gan import DISCRIMINATORS, discriminator_kind
+    "Refuse a discriminator that does not exist, and crops that are too small for any."
+    from inpaint_nb.gan import CELL, DISCRIMINATORS, RIM, discriminator_kind
     if discriminator_kind(config.discriminator) is None: config.refuse('discriminator', f'one of: {", ".join(DISCRIMINATORS)}')
+    least = (2 * RIM + 1) * CELL + 32
+    if config.size < least: config.refuse('size', f'{least} or more with --discriminator')
 
 # %% ../nbs/04_train.ipynb #15dc2ddc
 @patch
@@ -519,7 +521,7 @@ def report(self: PlainStep) -> dict[str, float]:
 @patch
 def is_best(self: PlainStep,
     row: dict,  # of the epoch, with what it was judged by
-    state: 'RunState',  # with the history of the epochs before
+    state,  # `RunState` with the history of the epochs before
 ) -> bool:
     "Is this the best epoch so far?"
     return row['eval_loss'] < state.best_loss

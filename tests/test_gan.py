@@ -356,7 +356,7 @@ def test_best_row():
 
 @pytest.mark.parametrize('options, said', [
     (dict(discriminator='l3'), '--discriminator is .l3.; it must be one of: l3c, l3ce, ffc, ffce, l3cffce'), (dict(discriminator_weight=-1), '--discriminator-weight is -1; it must be 0 or more'),
-    (dict(generator_warmup_iteration=-5), '--generator-warmup-iteration is -5'), (dict(size=64), 'too small')])
+    (dict(generator_warmup_iteration=-5), '--generator-warmup-iteration is -5'), (dict(size=64), '--size is 64; it must be 72 or more with --discriminator')])
 def test_bad_settings(data, tmp_path, options, said):
     with pytest.raises(ValueError, match=said): run(data, tmp_path, **options)
 

@@ -48,7 +48,7 @@ def write_clip(path, seed):
 
 SMALL = {  # what makes a command of README.md short enough for a test
     'inpaint_create_training_data': '--size 128',
-    'inpaint_train': '--size 64 --num-samples 8 --batch-size 4 --backward-step 1 --max-epoch 1 --learning-rate-cycles 1 --num-workers 0 --gpu -1',
+    'inpaint_train': '--size 72 --num-samples 8 --batch-size 4 --backward-step 1 --max-epoch 1 --learning-rate-cycles 1 --num-workers 0 --gpu -1',
     'inpaint_stereo': '--view right',
 }
 
