@@ -323,7 +323,7 @@ def stereo(
         parser = Parser('inpaint_stereo', description='Turn a photo or a clip into a stereo picture or clip; a trained model fills the holes.', epilog=NAMES)
         add_room(parser, places | settings, positional='photo_or_clip', short=dict(out='-o'))
         args = parser.parse_args(argv)
-        from inpaint_nb.models import choose_device
+        from inpaint_nb.depth import choose_device
         from inpaint_nb.stereo import StereoOptions, is_clip, output_files, stereo_file
         check_depth_model(parser, args.model_type)
         with refusing(parser): options = StereoOptions(**taken(args, settings))

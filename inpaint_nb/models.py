@@ -27,7 +27,6 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .depth import choose_device
 from .masks import dilate_inner, dilate_outer, mask_closing
 
 # %% ../nbs/03_models.ipynb #34f0f8fc

@@ -36,9 +36,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .datasets import batch_of_one, make_folder, read_photo
-from .depth import DepthModel, create_depth_model, read_depth
+from .depth import DepthModel, choose_device, create_depth_model, read_depth
 from .masks import dilate_inner, dilate_outer, mask_closing
-from .models import choose_device, load_model, write_whole
+from .models import load_model, write_whole
 from .video import VIDEO_ENDINGS, Clip, ClipError, frame_files, frame_paths, natural_order, number_shots, open_clip
 from .warp import StereoViews, fill_holes, forward_warp, get_mapper
 

@@ -39,8 +39,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .datasets import HardExampleSampler, InpaintDataset, make_folder
+from .depth import choose_device
 from .losses import LOSSES, create_loss, diff_augment, hole_flicker, hole_psnr, hole_ssim, is_temporal
-from .models import MODELS, Inpainter, LightVideoInpaintV1, choose_device, create_model, full_name, load_model, load_weights, matching_weights, model_state, save_model, write_whole
+from .models import MODELS, Inpainter, LightVideoInpaintV1, create_model, full_name, load_model, load_weights, matching_weights, model_state, save_model, write_whole
 from .video import VideoDataset
 
 # %% ../nbs/04_train.ipynb #4945dbe1

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from inpaint_nb.depth import (DEPTH_MODELS, AnyNetwork, DepthModel, DepthOptions, FileDepth, HubWeights, ProNetwork, Pseudo, RunningScale, ZoeNetwork, create_depth_model,
+from inpaint_nb.depth import (DEPTH_MODELS, AnyNetwork, DepthModel, DepthOptions, ProNetwork, Pseudo, ZoeNetwork, choose_device, create_depth_model,
                               normalise_depth, read_depth, reachable, write_depth)
 from inpaint_nb.masks import disocclusion_mask, mask_closing
 from inpaint_nb.scenes import random_clip, random_scene
@@ -472,3 +472,13 @@ def test_networks_follow_a_film(standins):
 
 
 def normalised(depth): return torch.from_numpy(normalise_depth(depth.numpy()))
+
+
+# --- a GPU that is not there ------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('gpu, found, device', [(-1, 0, 'cpu'), (-1, 2, 'cpu'), (0, 0, 'cpu'), (5, 0, 'cpu'), (0, 1, 'cuda:0'), (1, 2, 'cuda:1'), (1, 1, None), (5, 2, None)])
+def test_choose_device(monkeypatch, gpu, found, device):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: found)
+    if device: assert choose_device(gpu) == torch.device(device)
+    else:
+        with pytest.raises(ValueError, match=f'from 0 to {found - 1}, or -1'): choose_device(gpu)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from inpaint_nb.models import (MODELS, LightVideoInpaintV1, choose_device, create_model, frame_windows, load_model, matching_weights,
+from inpaint_nb.models import (MODELS, LightVideoInpaintV1, create_model, frame_windows, load_model, matching_weights,
                                save_model, write_whole)
 
 REFERENCE = Path(__file__).parents[2] / 'shared' / 'reference'
@@ -492,12 +492,3 @@ def test_older_formats(tmp_path, entries):
 def save_and_name(folder, name):
     save_model(create_model(name), folder / 'whole.pth')
     return folder / 'whole.pth'
-
-# --- a GPU that is not there ------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize('gpu, found, device', [(-1, 0, 'cpu'), (-1, 2, 'cpu'), (0, 0, 'cpu'), (5, 0, 'cpu'), (0, 1, 'cuda:0'), (1, 2, 'cuda:1'), (1, 1, None), (5, 2, None)])
-def test_choose_device(monkeypatch, gpu, found, device):
-    monkeypatch.setattr(torch.cuda, 'device_count', lambda: found)
-    if device: assert choose_device(gpu) == torch.device(device)
-    else:
-        with pytest.raises(ValueError, match=f'from 0 to {found - 1}, or -1'): choose_device(gpu)
