@@ -23,7 +23,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from .losses import LPIPS, load_lpips, reflect_to
 from .models import Inpainter, ReplicatePad, load_weights, model_state, read_checkpoint, replicate_pad
-from .train import OPTIMIZERS, Compute, PlainStep, RunState, TrainConfig, own_randomness, say, set_seed
+from .train import OPTIMIZERS, Compute, PlainStep, RunState, TrainConfig, own_randomness, same_discriminator, say, set_seed
 
 # %% ../nbs/05_gan.ipynb #ec681a3e
 PERIOD = 4  # pixels: the decoders write tiles of 4 x 4
@@ -469,8 +469,9 @@ def weigh(self: GanStep,
     losses: Tensor,  # three, for the record
 ) -> Tensor:  # scalar: what to multiply the adversarial gradient with, 0 or more
     "Adaptive weight, times that of the settings, times that of the warm-up."
-    here = [torch.autograd.grad(pred, self.last, gradient, retain_graph=True)[0] for gradient in (ours, theirs)]
-    new = adaptive_weight(*here)
+    scale = self.balance.nan_to_num(1.0)  # theirs may be far longer: too long for fp16
+    here = [torch.autograd.grad(pred, self.last, gradient, retain_graph=True)[0] for gradient in (ours, theirs * scale)]
+    new = adaptive_weight(here[0], here[1].float() / scale)
     self.balance = moving_average(self.balance, new)
     record = torch.stack([*losses[1:], self.balance, torch.ones_like(new)])
     self.sums += torch.where(record.isfinite().all(), record, 0)
@@ -502,9 +503,11 @@ def sum_gradients(self: GanStep,
 ) -> Tensor:  # scalar, of all
     "Add up gradients and losses of all processes; what the processes keep besides weights becomes their mean."
     if self.compute.ranks == 1: return loss
-    kept = [*self.discriminator.buffers(), self.balance, self.sums]
+    known = self.balance.isfinite().float()  # not before the first batch of a process
+    kept = [*self.discriminator.buffers(), self.sums, known, self.balance.nan_to_num()]
     mean = self.compute.total(torch.cat([value.flatten() for value in kept])) / self.compute.ranks
     for value, new in zip(kept, mean.split([value.numel() for value in kept])): value.copy_(new.view_as(value))
+    self.balance = kept[-1] / known  # NaN if no process knows one
     return PlainStep.sum_gradients(self, loss)
 
 # %% ../nbs/05_gan.ipynb #77ddd839
@@ -513,11 +516,12 @@ WORSE = dict(psnr=1.0, ssim=0.05)  # how much hole PSNR (dB) and SSIM the best m
 def best_row(
     rows: list[dict],  # scores of evaluations: psnr, ssim, checkerboard and perhaps lpips
     start: dict | None = None,  # of the model before the run
+    others: Iterable[dict] = (),  # scores that count as the highest, too, but whose models are gone
 ) -> dict | None:  # one of the rows
     "The least checkerboard, times LPIPS where it is known, among the rows with nearly the highest PSNR and SSIM."
     judged = [row for row in rows if row.get('eval_loss') is not None]
     value = lambda row, name, missing: missing if row.get(name) is None else row[name]
-    top = {name: max([value(row, name, -math.inf) for row in [*judged, start or {}]]) for name in WORSE}
+    top = {name: max([value(row, name, -math.inf) for row in [*judged, *others, start or {}]]) for name in WORSE}
     near = [row for row in judged if all(value(row, name, -math.inf) >= top[name] - loss for name, loss in WORSE.items())]
     if not near: return max(judged, key=lambda row: value(row, 'psnr', -math.inf), default=None)
     return min(near, key=lambda row: (value(row, 'checkerboard', 1) * value(row, 'lpips', 1), row['eval_loss']))
@@ -535,8 +539,9 @@ def is_best(self: GanStep,
     row: dict,  # of the epoch
     state: RunState,
 ) -> bool:
-    "Is it what `best_row` would take?"
-    return best_row([*state.history, row], state.start) is row
+    "Is it what `best_row` would take, of the best so far and this one?"
+    kept = [old for old in state.history if old['best']][-1:]
+    return best_row([*kept, row], state.start, state.history) is row
 
 # %% ../nbs/05_gan.ipynb #8cd440af
 @patch
@@ -559,6 +564,16 @@ def load_state_dict(self: GanStep,
     load_weights(self.discriminator, own, 'the checkpoint')
     self.steps = game['steps']
     self.balance, self.sums = game['balance'].to(self.balance), game['sums'].to(self.sums)
+
+@patch
+def keep(self: GanStep,
+    state: dict,  # a checkpoint
+) -> str:  # what is kept, in words
+    "Also the weights of the discriminator, if it is of the same kind."
+    own = state.get('discriminator_state_dict')
+    if own is None or not same_discriminator(state['train_kwargs']['discriminator'], self.config.discriminator): return ''
+    load_weights(self.discriminator, own, 'the checkpoint')
+    return ', those of the discriminator too'
 
 # %% ../nbs/05_gan.ipynb #44d9fd3c
 def load_discriminator(

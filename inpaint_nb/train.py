@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['CLIP', 'LIMITS', 'SCHEDULES', 'DECAYED', 'OPTIMIZERS', 'COUNTED', 'AMP_FLOATS', 'MOST_DROPPED', 'READ_EVERY',
-           'HARMLESS', 'SHOWN', 'ROW', 'HOLE_COLOUR', 'TrainConfig', 'check_discriminator', 'cycle_position', 'cosine',
-           'cosine_wd', 'cosine_fixed_wd', 'step_decay', 'decay_groups', 'one_group', 'adamw', 'adam', 'sgd', 'lion',
-           'adamw_schedulefree', 'radam_schedulefree', 'sgd_schedulefree', 'set_rates', 'load_optimizer',
-           'cpu_has_bfloat16', 'Compute', 'say', 'keep_memory', 'PlainStep', 'frames_of', 'step_if', 'cut',
-           'epoch_plan', 'default_workers', 'batches_of', 'set_seed', 'own_randomness', 'RunState', 'Interrupted',
-           'StopSignal', 'leave_signals', 'Callback', 'Training', 'scheduler_state', 'BestModel', 'Checkpoint',
-           'read_run', 'settle_seed', 'changed', 'judged_after', 'ProgressBar', 'score_texts', 'summary', 'Summary',
-           'columns', 'loss_table', 'loss_figure', 'png', 'LossLog', 'paint_hole', 'contact_sheet', 'eval_sheet',
-           'eval_film', 'EvalPictures', 'TensorBoard', 'LivePlot', 'Watch', 'criterion_of', 'step_kind', 'fit',
-           'begin_with', 'compile_model', 'train_from_folder']
+           'HARMLESS', 'SHOWN', 'ROW', 'HOLE_COLOUR', 'TrainConfig', 'same_discriminator', 'check_discriminator',
+           'cycle_position', 'cosine', 'cosine_wd', 'cosine_fixed_wd', 'step_decay', 'decay_groups', 'one_group',
+           'adamw', 'adam', 'sgd', 'lion', 'adamw_schedulefree', 'radam_schedulefree', 'sgd_schedulefree', 'set_rates',
+           'load_optimizer', 'cpu_has_bfloat16', 'Compute', 'say', 'keep_memory', 'PlainStep', 'frames_of', 'step_if',
+           'cut', 'epoch_plan', 'default_workers', 'batches_of', 'set_seed', 'own_randomness', 'RunState',
+           'Interrupted', 'StopSignal', 'leave_signals', 'Callback', 'Training', 'scheduler_state', 'BestModel',
+           'Checkpoint', 'read_run', 'settle_seed', 'changed', 'judged_after', 'ProgressBar', 'score_texts', 'summary',
+           'Summary', 'columns', 'loss_table', 'loss_figure', 'png', 'LossLog', 'paint_hole', 'contact_sheet',
+           'eval_sheet', 'eval_film', 'EvalPictures', 'TensorBoard', 'LivePlot', 'Watch', 'criterion_of', 'step_kind',
+           'fit', 'begin_with', 'compile_model', 'train_from_folder']
 
 # %% ../nbs/04_train.ipynb #14fbcf9f
 import bisect, ctypes, math, os, random, signal, sys, threading, time
@@ -137,6 +137,14 @@ def check(self: TrainConfig):
         if getattr(self, name) in LOSSES: self.refuse(name, 'one that judges single pictures, or given with --video, because it compares the frames of a clip')
         self.refuse(name, f'one of: {", ".join(known)}')
     self.check_together()
+
+def same_discriminator(
+    one: str | None,  # name, of two kinds; None: without
+    other: str | None,
+) -> bool:
+    "Do two settings mean the same discriminator, or both none?"
+    from inpaint_nb.gan import discriminator_kind
+    return one == other or None not in (one, other) and discriminator_kind(one) is discriminator_kind(other)
 
 def check_discriminator(
     config: TrainConfig,  # with a discriminator
@@ -515,6 +523,13 @@ def load_state_dict(self: PlainStep,
 
 # %% ../nbs/04_train.ipynb #364fea45
 @patch
+def keep(self: PlainStep,
+    state: dict,  # a checkpoint, of whose weights those to judge are in the model already
+) -> str:  # what else that is, in words
+    "Take up what `--reset-state` keeps beside the model."
+    return ''
+
+@patch
 def report(self: PlainStep) -> dict[str, float]:
     "Further columns of the epoch's row; the next epoch begins anew."
     return {}
@@ -822,7 +837,8 @@ def scheduler_state(
                   eta_min=config.learning_rate_cosine_min, T_cur=epoch % length)
     step = dict(gamma=config.learning_rate_decay) | (dict(step_size=steps[0]) if len(steps) == 1 else dict(milestones={epoch: 1 for epoch in steps}))
     groups = 2 if config.optimizer == 'adamw' else 1
-    return [(step if config.scheduler == 'step' else cosine) | dict(base_lrs=[rate] * groups, last_epoch=epoch, _step_count=epoch + 1, _is_initial=False,
+    networks = 1 if config.discriminator is None else 2
+    return networks * [(step if config.scheduler == 'step' else cosine) | dict(base_lrs=[rate] * groups, last_epoch=epoch, _step_count=epoch + 1, _is_initial=False,
              _get_lr_called_within_step=False, _last_lr=[SCHEDULES[config.scheduler](epoch + 1, config)[0]] * groups)]
 
 # %% ../nbs/04_train.ipynb #92455c3e
@@ -921,12 +937,12 @@ def take_up(self: Training,
     "Go on where a checkpoint was written."
     config, before, epoch, best = self.config, file.get('train_kwargs') or {}, file['last_epoch'], file.get('best_loss', math.inf)
     if config.reset_state:
-        say(f'Kept: the weights after epoch {epoch}. Started afresh: optimizer, schedule, sampler, history, best loss (was {best:.4f}).')
+        say(f'Kept: the weights after epoch {epoch}{self.step.keep(file)}. Started afresh: optimizer, schedule, sampler, history, best loss (was {best:.4f}).')
         return
     if before.get('optimizer', config.optimizer) != config.optimizer:
         raise ValueError(f'the run was started with --optimizer {before["optimizer"]}, not {config.optimizer}; to change it, add --reset-state')
     with_one = lambda name: f'with --discriminator {name}' if name else 'without --discriminator'
-    if (adversary := before.get('discriminator')) != config.discriminator:
+    if not same_discriminator(adversary := before.get('discriminator'), config.discriminator):
         raise ValueError(f'the run was started {with_one(adversary)}, and is to go on {with_one(config.discriminator)}; to change it, add --reset-state')
     self.step.load_state_dict(file)
     if 'run' not in file and adversary: best = math.inf  # iw3 writes the time there
@@ -973,7 +989,7 @@ def run(self: Training):
 @patch
 def judge_start(self: Training):
     "Judge the model as it is before the first step, to see later what the run changes."
-    self.state.start = self.evaluate()
+    self.state.start, self.clock = self.evaluate(), time.monotonic()
     say('  '.join(['before the first step'] + score_texts(self.state.start)))
 
 @patch
@@ -1311,7 +1327,7 @@ def train_from_folder(
     config = settle_seed(config, read_run(model_dir, config, full_name(config.arch)))
     records = partial(VideoDataset, frames=CLIP) if config.video else InpaintDataset
     train = records(data_dir/'train', True, config.size, seed=config.seed)
-    judged = not config.skip_eval and any((data_dir/'eval').glob('*/*_M.png' if config.video else '*_M.png'))
+    judged = not config.skip_eval and any(any((data_dir/'eval').glob(name)) for name in ('*/*_M.png' if config.video else '*_M.png', '.pack.json'))
     if not judged and not config.skip_eval: say(f'{data_dir/"eval"} holds no records: the model is saved after each epoch without being judged.')
     judge = records(data_dir/'eval', False, config.size) if judged else None
     for part in (train, *[judge] * judged): part[0]  # to see that they are large enough

@@ -14,7 +14,7 @@ from inpaint_nb.gan import (GanStep, adaptive_weight, best_row, checkerboard_ene
                             generator_warmup, load_discriminator, moving_average, straight_clamp)
 from inpaint_nb.losses import LPIPS, L1, ClampLoss, WithLPIPS, create_loss
 from inpaint_nb.models import MODELS, Inpainter, create_model, load_model, save_model
-from inpaint_nb.train import Callback, Compute, Interrupted, PlainStep, TrainConfig, decay_groups, train_from_folder
+from inpaint_nb.train import Callback, Compute, Interrupted, PlainStep, RunState, TrainConfig, decay_groups, train_from_folder
 from inpaint_nb.video import write_clip_record
 
 shared = Path(__file__).parents[2]/'shared/reference'
@@ -404,3 +404,29 @@ def test_clips_are_looked_at_one_by_one(monkeypatch):
     step.discriminator.look = lambda image, condition: (seen.append(len(image)), look(step.discriminator, image, condition))[1]
     torch.testing.assert_close(gradient(2), gradient(1), rtol=1e-3, atol=1e-6)
     assert set(seen) == {12}
+
+def test_the_best_so_far_is_a_model_that_exists():
+    "If the newest raises the mark beyond the best so far, it takes its place; else the earlier file would stay although it is 1 dB worse."
+    row = lambda psnr, board: dict(psnr=psnr, ssim=0.6, checkerboard=board, eval_loss=0.1)
+    for rows, best in (([row(20.5, 1), row(21, 1.2), row(21.8, 1.5)], [True, False, True]), ([row(21, 2), row(21.5, 1), row(21.6, 1.5)], [True, True, False])):
+        state = RunState(1)
+        for new in rows: state.history.append(new | dict(best=GanStep.is_best(None, new, state)))
+        assert [old['best'] for old in state.history] == best
+
+def test_reset_keeps_the_discriminator(data, tmp_path, capsys):
+    run(data, tmp_path, max_epoch=1)
+    before = load_discriminator(next(tmp_path.glob('*discriminator.pth')))[0].state_dict()
+    run(data, tmp_path, max_epoch=1, resume=True, reset_state=True, learning_rate=1e-8, learning_rate_cosine_min=1e-9)
+    assert 'those of the discriminator too' in capsys.readouterr().out
+    after = load_discriminator(next(tmp_path.glob('*discriminator.pth')))[0].state_dict()
+    for name, value in before.items():
+        if value.is_floating_point() and 'parametrizations' not in name: torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-5)
+
+def test_one_schedule_for_each_network(data, tmp_path):
+    run(data, tmp_path, max_epoch=1, optimizer='adamw')
+    file = torch.load(next(tmp_path.glob('*.checkpoint.pth')), weights_only=True)
+    assert len(file['scheduler_state_dict']) == len(file['optimizer_state_dict']) == 2
+
+def test_two_names_of_one_discriminator(data, tmp_path):
+    run(data, tmp_path, max_epoch=1, discriminator='ffc')
+    assert len(run(data, tmp_path, max_epoch=2, discriminator='inpaint.ffc_discriminator', resume=True)) == 2
