@@ -179,11 +179,11 @@ def refusing(
 def check_depth_model(
     parser: Parser,  # of the command
     model_type: str,  # name of a depth model, perhaps with `:folder`
+    trust_remote_code: bool = False,  # allow a network to run a program of its own
 ):
-    "End with 2 if there is no depth model of that name."
-    from inpaint_nb.depth import DEPTH_MODELS, create_depth_model
-    if model_type.partition(':')[0] not in DEPTH_MODELS:
-        with refusing(parser, '--model-type'): create_depth_model(model_type)
+    "End with 2 if there is no such depth model, or if it may not be used."
+    from inpaint_nb.depth import check_model_type
+    with refusing(parser, '--model-type'): check_model_type(model_type, trust_remote_code)
 
 # %% ../nbs/08_cli.ipynb #0ed3a0d9
 MAKERS = dict(inpaint=('datasets', 'make_image_records', 'RecordOptions'), video_inpaint=('video', 'make_video_records', 'ClipOptions'))
@@ -223,13 +223,13 @@ def maker_jobs(
     from inpaint_nb.datasets import count_workers, own_share
     jobs = []
     for dataset_dir, model_type in product(args.dataset_dir, args.model_type):
-        check_depth_model(parser, model_type)
+        check_depth_model(parser, model_type, args.trust_remote_code)
         values = taken(args, room_parameters(*MAKERS[args.command][:2])) | dict(dataset_dir=dataset_dir, model_type=model_type)
         with refusing(parser):
             options(**{name: value for name, value in values.items() if name in options.__dataclass_fields__})
             count_workers(args.max_workers)
             own_share(args.shard)
-        jobs.append((f'{args.command} {dataset_dir} --prefix {args.prefix} --model-type {model_type}', partial(make, **values, progress=is_first_process())))
+        jobs.append((f'{args.command} {dataset_dir} -o {args.data_dir} --prefix {args.prefix} --model-type {model_type}', partial(make, **values, progress=is_first_process())))
     return jobs
 
 def parse_jobs(
@@ -245,7 +245,7 @@ def parse_jobs(
         for each in (parser, *commands.values()): each.where = f'{args.file}, job {number}: '
         if line[0] not in MAKERS: parser.error(f"no command {line[0]!r} for a job: choose from {', '.join(MAKERS)}")
         job = parser.parse_args(line + ['--shard', args.shard] * bool(args.shard))
-        jobs += maker_jobs(commands[job.command], job)
+        jobs += [(f'job {number}: {title}', work) for title, work in maker_jobs(commands[job.command], job)]
     return jobs
 
 # %% ../nbs/08_cli.ipynb #b5713880
@@ -254,15 +254,16 @@ def make_records(
     sharded: bool,  # a share of the work may be empty
 ):
     "Do one job, or several of which some may fail."
-    from inpaint_nb.records import run_jobs
+    from inpaint_nb.records import gave_nothing, run_jobs
     if len(jobs) > 1:
         summary = run_jobs(jobs, reason=error_line, sharded=sharded)
         print(summary)
-        if summary.failed: raise ValueError(f"{len(summary.failed)} of {len(jobs)} jobs failed: {'; '.join(summary.failed)}; run the command again to do what is missing")
+        if summary.failed: raise ValueError(f"{len(summary.failed)} of {len(jobs)} jobs failed: {'; '.join(title for title, _ in summary.failed)}; run the command again to do what is missing")
         return
     summary = jobs[0][1]()
     print(summary)
-    if not summary.made + summary.reused and not sharded: raise ValueError(f"no records in {jobs[0][1].keywords['data_dir']}: the lines above say why each source was left out")
+    alone = int(os.environ.get('WORLD_SIZE', 1)) == 1  # torchrun would stop the others
+    if alone and gave_nothing(summary, sharded): raise ValueError(f"no records in {jobs[0][1].keywords['data_dir']}: the lines above say why each source was left out")
 
 def keep_records(
     command: str,  # of `KEEPERS`
@@ -325,7 +326,7 @@ def stereo(
         args = parser.parse_args(argv)
         from inpaint_nb.depth import choose_device
         from inpaint_nb.stereo import StereoOptions, is_clip, output_files, stereo_file
-        check_depth_model(parser, args.model_type)
+        check_depth_model(parser, args.model_type, args.trust_remote_code)
         with refusing(parser): options = StereoOptions(**taken(args, settings))
         kind = 'clip' if is_clip(args.photo_or_clip) else 'picture'
         with refusing(parser):

@@ -9,15 +9,15 @@ __all__ = ['PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS',
            'draw_places', 'best_crop', 'encode_png', 'record_note', 'encode_record', 'write_files', 'write_record',
            'RecordOptions', 'PhotoError', 'open_photo', 'photo_depth', 'photo_crops', 'check_options',
            'finished_records', 'check_records', 'digest_files', 'write_journal', 'read_journal', 'known_empty',
-           'own_share', 'share_of', 'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult', 'RecordSummary',
-           'RecordMaker', 'make_folder', 'make_image_records', 'list_records', 'read_record', 'record_sheet',
-           'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop',
+           'own_share', 'share_of', 'share_keys', 'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult',
+           'RecordSummary', 'RecordMaker', 'make_folder', 'make_image_records', 'list_records', 'read_record',
+           'record_sheet', 'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop',
            'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'Pack',
-           'find_pack', 'InpaintDataset', 'HardExampleSampler']
+           'record_stamps', 'find_pack', 'InpaintDataset', 'HardExampleSampler']
 
 # %% ../nbs/02_datasets.ipynb #6408ed43
 import hashlib, html, json, math, os, random, re, signal, struct, tempfile, threading, time, warnings, zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -497,6 +497,29 @@ def share_of(
     places = {key: place for place, key in enumerate(sorted(set(sources.values())))}
     return [source for source, key in sources.items() if places[key] % share[1] == share[0]]
 
+# %% ../nbs/02_datasets.ipynb #3da75022
+def _file_size(file: Path) -> int:
+    "Bytes in a file; 0 if nobody can tell."
+    try: return file.stat().st_size
+    except OSError: return 0
+
+def _ends_digest(file: Path, length: int = 2 ** 20) -> str:
+    "A checksum of a file's first and last MB; empty if it cannot be read."
+    try:
+        with open(file, 'rb') as content:
+            first = content.read(length)
+            content.seek(-min(length, content.seek(0, os.SEEK_END)), os.SEEK_END)
+            return hashlib.sha256(first + content.read()).hexdigest()
+    except OSError: return ''
+
+def share_keys(
+    files: Iterable[Path],
+) -> dict[Path, tuple[int, str]]:  # file: its size, and a checksum where others are as large
+    "For `share_of`: what a file has in common with its copies, but hardly with other files."
+    sizes = {file: _file_size(file) for file in files}
+    alike = Counter(sizes.values())
+    return {file: (size, _ends_digest(file) if alike[size] > 1 else '') for file, size in sizes.items()}
+
 # %% ../nbs/02_datasets.ipynb #34e07cb5
 def run_in_order(
     jobs: Iterable[Callable],  # made one by one, when there is room
@@ -649,12 +672,6 @@ def _photo_folders(dataset_dir: Path, eval_only: bool) -> dict[str, list[Path]]:
         raise FileNotFoundError(f"no photos in {' or '.join(str(dataset_dir/part) for part in parts)}: known endings are {' '.join(PHOTO_ENDINGS)}")
     return photos
 
-# %% ../nbs/02_datasets.ipynb #27944b92
-def _file_size(file: Path) -> int:
-    "Bytes in a file; 0 if nobody can tell."
-    try: return file.stat().st_size
-    except OSError: return 0
-
 # %% ../nbs/02_datasets.ipynb #mf867953
 def make_folder(
     folder: Path,  # made with its parents if it does not exist
@@ -696,7 +713,7 @@ def make_image_records(
     summary = RecordSummary()
     with one_thread_each():
         for part, files in photos.items():
-            files = share_of({file: _file_size(file) for file in files}, share)
+            if share[1] > 1: files = share_of(share_keys(files), share)
             maker = RecordMaker(folders[part], options, model)
             results = run_in_order(map(maker.plan, files), workers, maker.stop)
             with closing(results), tqdm(total=len(files), desc=part, unit=' photos', disable=not progress) as bar:
@@ -918,6 +935,7 @@ class Pack:
         try:
             index = json.loads((self.folder/'.pack.json').read_text())
             self.places = {name: place for name, *place in index['records']}  # name: offset, height, width, 1 for a mask in bits
+            self.stamps = index.get('stamps', {})  # name: `record_stamps` of the files that were packed
             self.pixels = np.load(self.folder/'.pack.npy', mmap_mode='r')
             if len(self.pixels) != index['bytes']: raise ValueError
         except (OSError, ValueError, KeyError, TypeError): raise ValueError(f"{self.folder}: .pack.npy and .pack.json do not belong together: delete both, then pack again") from None
@@ -936,6 +954,20 @@ class Pack:
         return picture.reshape(height, width, 3), mask.reshape(height, width)
 
 # %% ../nbs/02_datasets.ipynb #3a7acbc7
+def record_stamps(
+    folder: str | Path,  # of records
+    clips: Iterable[str] = (),  # records that are folders; none: the records are photos'
+) -> dict[str, list[int]]:  # name, for video with its frame: size in bytes and time of writing in ns, of picture and mask
+    "What changes when a record is written anew."
+    stamps = {}
+    for clip in clips or ['']:
+        for entry in sorted(os.scandir(Path(folder)/clip), key=lambda entry: entry.name):
+            if entry.name.startswith('.') or not entry.name.endswith(('_C.png', '_M.png')) or not entry.is_file(): continue
+            facts = entry.stat()
+            stamps.setdefault(f'{clip}/{entry.name[:-6]}'.lstrip('/'), []).extend((facts.st_size, facts.st_mtime_ns))
+    return {name: stamp for name, stamp in stamps.items() if len(stamp) == 4}
+
+# %% ../nbs/02_datasets.ipynb #553ea382
 def find_pack(
     folder: str | Path,  # of records
     names: Callable[[Path], list[str]],  # lists the records of a folder
@@ -945,9 +977,11 @@ def find_pack(
     if not (folder/'.pack.json').exists(): return names(folder), None
     pack = Pack(folder)
     packed = sorted({name.partition('/')[0] for name in pack.places})
-    try: unpacked = names(folder)
-    except FileNotFoundError: return packed, pack  # only the packed form was brought here
-    if packed == unpacked: return packed, pack
+    others = [entry for entry in os.scandir(folder) if not entry.name.startswith('.')]
+    if not any(entry.is_dir() or entry.name.endswith(('_C.png', '_M.png')) for entry in others): return packed, pack  # only the packed form was brought here
+    unpacked = names(folder)
+    clips = unpacked if any('/' in name for name in pack.places) else ()
+    if packed == unpacked and pack.stamps == record_stamps(folder, clips): return packed, pack
     warnings.warn(f'{folder}: its records are not the packed ones, so they are read one by one; inpaint_create_training_data pack brings the pack up to date')
     return unpacked, None
 

@@ -6,7 +6,7 @@
 __all__ = ['DEPTH_MODELS', 'normalise_depth', 'DepthModel', 'RunningScale', 'read_depth', 'write_depth', 'FileDepth', 'Pseudo',
            'DepthOptions', 'network_size', 'without_gaps', 'DepthNetwork', 'choose_device', 'AnyNetwork', 'ZoeNetwork',
            'ProNetwork', 'SmallProNetwork', 'VideoNetwork', 'reachable', 'HubWeights', 'TorchHub', 'ZoeAnyNetwork',
-           'DepthInfo', 'create_depth_model']
+           'DepthInfo', 'create_depth_model', 'check_model_type']
 
 # %% ../nbs/01a_depth.ipynb #24f0177f
 import hashlib
@@ -15,7 +15,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, islice
@@ -565,6 +565,7 @@ class DepthNetwork(DepthModel):
         self.resolution = -(-(options.resolution or self.short_side) // self.multiple) * self.multiple
         self.batch_size, self.device = options.batch_size, torch.device(options.device)
         self.network = network.float().eval().requires_grad_(False).to(self.device)
+        self.in_use = threading.Lock()
 
     def normalise(
         self,
@@ -612,10 +613,11 @@ def estimate(
     "Depth before it is scaled."
     depths = []
     for batch in images.split(self.batch_size):
-        batch = batch.to(self.device, torch.float32)
-        depth = self.look(batch)
-        if self.options.tta: depth = (depth + self.look(batch.flip(-1)).flip(-1)) / 2
-        depths.append(dilate_edge(depth, self.options.edge_dilation))
+        with self.in_use if self.device.type == 'cuda' else nullcontext():
+            batch = batch.to(self.device, torch.float32)
+            depth = self.look(batch)
+            if self.options.tta: depth = (depth + self.look(batch.flip(-1)).flip(-1)) / 2
+            depths.append(dilate_edge(depth, self.options.edge_dilation))
     return torch.cat(depths).to(images.device)
 
 # %% ../nbs/01a_depth.ipynb #5a8b3ce0
@@ -775,7 +777,6 @@ class VideoNetwork(AnyNetwork):
     ):
         super().__init__(network, *args, **kwargs)
         if self.options.tta: raise ValueError(f'{self.name} looks at whole clips and cannot look twice: leave --tta out')
-        self.in_use = threading.Lock()
 
     @torch.no_grad()
     def estimate_clip(
@@ -876,8 +877,10 @@ def _load(name: str, kind: str, is_metric: bool, path: Path, **given) -> nn.Modu
     try:
         with _quietly():
             if given: network, report = DepthAnythingForDepthEstimation.from_pretrained(None, output_loading_info=True, **given)
-            else: network, report = AutoModelForDepthEstimation.from_pretrained(path, local_files_only=True, output_loading_info=True)
-    except Exception as error: raise ValueError(f'{path} does not hold the weights of {name}: {_one_line(error)}') from error
+            else: network, report = AutoModelForDepthEstimation.from_pretrained(path, local_files_only=True, trust_remote_code=False, output_loading_info=True)
+    except Exception as error:
+        reason = 'it wants a program of its own to be run' if 'trust_remote_code' in f'{error}' else _one_line(error)
+        raise ValueError(f'{path} does not hold the weights of {name}: {reason}') from error
     found, lacking = network.config.model_type, sorted(report['missing_keys'])
     if found != kind: raise ValueError(f'{path} holds a network of kind {found}, but {name} is of kind {kind}')
     if kind == 'depth_anything' and (network.config.depth_estimation_type == 'metric') != is_metric:
@@ -889,7 +892,9 @@ def _load(name: str, kind: str, is_metric: bool, path: Path, **given) -> nn.Modu
 def _load_original(name: str, is_metric: bool, path: Path) -> nn.Module:
     "Depth Anything network from a file of the original program."
     from safetensors.torch import load_file
-    try: state = load_file(path) if path.suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
+    try:
+        state = load_file(path) if path.suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
+        if not isinstance(state, dict) or not all(isinstance(values, torch.Tensor) for values in state.values()): raise TypeError('it holds something else than named tensors')
     except Exception as error: raise ValueError(f'{path} does not hold the weights of {name}: {_one_line(error)}') from error
     state = _translated(state)
     try: config = _any_config(state, second=not re.fullmatch('Any_[SBL]', name), metres=(80 if '_K' in name else 20) if is_metric else None)
@@ -917,6 +922,12 @@ def _open_hub(name: str, source: HubWeights, maker: type, is_metric: bool, optio
     return _load_original(name, is_metric, path if path.is_file() else path/source.files[-1])
 
 # %% ../nbs/01a_depth.ipynb #dc397c22
+def _must_be_trusted(name: str, source, trust_remote_code: bool):
+    "Refuse to run a downloaded program that nobody has allowed."
+    if trust_remote_code or os.environ.get('INPAINT_TRUST_REMOTE_CODE') == '1': return
+    raise ValueError(f'{name} downloads and runs the program of {source}: have a look at it, then allow it with --trust-remote-code')
+
+# %% ../nbs/01a_depth.ipynb #35990cae
 class TorchHub(NamedTuple):
     "Network and weights through `torch.hub`."
     repository: str       # owner/name on github.com
@@ -933,8 +944,7 @@ class TorchHub(NamedTuple):
         options: DepthOptions,  # what is wanted
     ) -> nn.Module:             # with weights
         "The network, made by its own program."
-        if not (options.trust_remote_code or os.environ.get('INPAINT_TRUST_REMOTE_CODE') == '1'):
-            raise ValueError(f'{name} downloads and runs the program of {self}: have a look at it, then allow it with --trust-remote-code')
+        _must_be_trusted(name, self, options.trust_remote_code)
         before = torch.hub.get_dir()
         hub = self.check(name, Path(before if options.weights is None else options.weights), options.weights is not None)
         torch.hub.set_dir(hub)
@@ -1086,3 +1096,13 @@ def create_depth_model(
     name, colon, argument = model_type.partition(':')
     if name in DEPTH_MODELS: return DEPTH_MODELS[name].create(argument if colon else None, DepthOptions(resolution, seed, **options))
     raise ValueError(f"unknown depth model {model_type!r}: choose one of {', '.join(info.usage for info in DEPTH_MODELS.values())}")
+
+# %% ../nbs/01a_depth.ipynb #f04202c2
+def check_model_type(
+    model_type: str,                  # a name of `DEPTH_MODELS`, for some with `:argument`
+    trust_remote_code: bool = False,  # allow a network to run a program of its own
+):
+    "Refuse early, and without a look at weights, what `create_depth_model` would refuse."
+    source = _NETWORKS[model_type][-1] if model_type in _NETWORKS else None
+    if isinstance(source, TorchHub): _must_be_trusted(model_type, source, trust_remote_code)
+    if model_type not in DEPTH_MODELS: create_depth_model(model_type)  # a wrong name, or one with an argument

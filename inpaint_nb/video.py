@@ -80,7 +80,7 @@ class AVReader:
 
     def rewind(self):
         "Begin again."
-        self.container, self.next, self.turn = av.open(str(self.path.absolute())), 0, 0
+        self.container, self.next, self.turn, self.stamp = av.open(str(self.path.absolute())), 0, 0, None
         stream = self.container.streams.video[0]
         stream.thread_type = 'NONE' if self.careful else 'AUTO'
         self.frames = self.container.decode(stream)
@@ -90,7 +90,9 @@ class AVReader:
         "Time stamps of all frames."
         with av.open(str(self.path.absolute())) as container:
             packets, _ = _packets(container, container.streams.video[0])
-        stamps = [pts for pts, _, discard in packets if not discard]
+        with closing(AVReader(self.path)) as reader:
+            reader.read(0)
+            stamps = [pts for pts, _, discard in _from_first(packets, reader.stamp) if not discard]
         return [] if None in stamps or len({*stamps}) < len(stamps) else sorted(stamps)
 
     def jump(self,
@@ -112,9 +114,9 @@ class AVReader:
         if not 0 <= number - self.next < 4 * AHEAD: self.jump(number)
         for frame in self.frames:
             self.next += 1
-            self.turn = frame.rotation // 90
+            self.turn, self.stamp = frame.rotation // 90, frame.pts
             if self.next > number: return np.ascontiguousarray(np.rot90(frame.to_ndarray(format='rgb24'), self.turn))
-        raise ClipError(f'it ends after {self.next} frames')
+        raise ClipError(f'it ends after {self.next} frames' if self.next else 'there are no frames in it')
 
     def close(self):
         "Forget the file."
@@ -221,10 +223,14 @@ def _packets(container: av.container.InputContainer, stream: av.video.stream.Vid
         if packet.stream_index == stream.index: stamps.append((packet.pts, packet.dts, packet.is_discard))
     return stamps, end
 
+def _from_first(packets: list[tuple], stamp: int | None) -> list[tuple]:
+    "Packets without those that are shown before the first frame that can be decoded, if its time stamp is known."
+    if all(pts != stamp for pts, *_ in packets) or stamp is None: return packets
+    return [packet for packet in packets if packet[0] is None or packet[0] >= stamp]
+
 def _times(packets: list[tuple], stream: av.video.stream.VideoStream) -> np.ndarray:  # seconds, ascending
     "When each frame of a file is shown; evenly, if most time stamps are missing or the same."
     stamps = [dts if pts is None else pts for pts, dts, discard in packets if not discard]
-    if not stamps: raise ClipError('there are no frames in it')
     if None in stamps or 2 * len(set(stamps)) <= len(stamps): return np.arange(len(stamps)) / float(stream.average_rate or 25)
     return np.sort(np.array(stamps) * float(stream.time_base))
 
@@ -242,10 +248,10 @@ def _describe(path: Path) -> tuple[Clip, np.ndarray, bool]:  # first frame, and 
         if not container.streams.video: raise ClipError(f"there are no pictures in it{', only sound' * bool(container.streams.audio)}")
         stream = container.streams.video[0]
         packets, end = _packets(container, stream)
-        times, missing = _times(packets, stream), _missing(container, stream, len(packets), end)
+        missing = _missing(container, stream, len(packets), end)
         common = bool({'mp4', 'matroska'} & {*container.format.name.split(',')}) and stream.format.name == 'yuv420p' and stream.codec_context.color_range != 2
-    with closing(AVReader(path)) as reader:
-        first = reader.read(0)
+        with closing(AVReader(path)) as reader: first = reader.read(0)
+        times = _times(_from_first(packets, reader.stamp), stream)
         return Clip(path, times - times[0], first.shape[1::-1], 'av', missing), first, common and not reader.turn
 
 # %% ../nbs/02a_video.ipynb #a30b5705

@@ -2,8 +2,11 @@
 import hashlib
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from inpaint_nb.depth import (DEPTH_MODELS, AnyNetwork, DepthModel, DepthOptions, ProNetwork, Pseudo, ZoeNetwork, choose_device, create_depth_model,
+from inpaint_nb.depth import (DEPTH_MODELS, AnyNetwork, DepthModel, DepthOptions, ProNetwork, Pseudo, ZoeNetwork, check_model_type, choose_device, create_depth_model,
                               normalise_depth, read_depth, reachable, write_depth)
 from inpaint_nb.masks import disocclusion_mask, mask_closing
 from inpaint_nb.scenes import random_clip, random_scene
@@ -482,3 +485,53 @@ def test_choose_device(monkeypatch, gpu, found, device):
     if device: assert choose_device(gpu) == torch.device(device)
     else:
         with pytest.raises(ValueError, match=f'from 0 to {found - 1}, or -1'): choose_device(gpu)
+
+
+class Batch:
+    "Pictures that go to any device by staying where they are."
+    shape, device = (1, 3, 14, 14), 'cpu'
+    def split(self, size): return [self]
+    def to(self, *where): return torch.zeros(self.shape)
+
+
+@pytest.mark.parametrize('kind, together', [('cuda', 1), ('cpu', 3)])
+def test_threads_take_turns_on_a_gpu(kind, together):
+    network, inside, most = AnyNetwork(torch.nn.Identity()), [], []
+    meet = threading.Barrier(together)
+    def look(images):
+        inside.append(images)
+        meet.wait(10)
+        time.sleep(.02)
+        most.append(len(inside))
+        inside.pop()
+        return images[:, :1]
+    network.look, network.device = look, SimpleNamespace(type=kind)
+    with ThreadPoolExecutor(3) as pool: list(pool.map(lambda _: network.estimate(Batch()), range(3)))
+    assert max(most) == together
+
+
+def test_a_folder_with_a_program_is_neither_asked_about_nor_run(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr('builtins.input', lambda *given: asked.append(given) or 'y')
+    (tmp_path/'config.json').write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForDepthEstimation": "own.Network"}}')
+    (tmp_path/'own.py').write_text(f'open({str(tmp_path/"ran")!r}, "w")')
+    with pytest.raises(ValueError, match='does not hold the weights of Any_S: it wants a program of its own to be run'): create_depth_model('Any_S', weights=tmp_path)
+    assert not asked and not (tmp_path/'ran').exists()
+
+
+@pytest.mark.parametrize('content', [[1, 2], torch.zeros(3), {'model': {}, 'epoch': 3}, {'epoch': 3}])
+def test_a_file_without_named_tensors(tmp_path, content):
+    torch.save(content, tmp_path/'a.pth')
+    with pytest.raises(ValueError, match='a.pth does not hold the weights of Any_S: it holds something else than named tensors'): create_depth_model('Any_S', weights=tmp_path/'a.pth')
+
+
+def test_early_refusal(tmp_path, monkeypatch):
+    "Without weights, and without a network."
+    monkeypatch.delenv('INPAINT_TRUST_REMOTE_CODE', raising=False)
+    for name in ('Pseudo', 'Files', f'Files:{tmp_path}', 'Any_S', 'DepthPro'): check_model_type(name)
+    for name in ('VDA_L', 'ZoeD_Any_K'):
+        check_model_type(name, trust_remote_code=True)
+        with pytest.raises(ValueError, match=f'{name} downloads and runs .* --trust-remote-code'): check_model_type(name)
+    with pytest.raises(FileNotFoundError, match='no folder with depth maps'): check_model_type(f'Files:{tmp_path}/nowhere')
+    for name, message in (('Any', "unknown depth model 'Any'"), ('VDA_S:3', 'VDA_S takes nothing after its name')):
+        with pytest.raises(ValueError, match=message): check_model_type(name, trust_remote_code=True)

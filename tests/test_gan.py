@@ -2,6 +2,7 @@
 import csv, os, re, signal, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -44,9 +45,7 @@ def quick():
     "The tiny networks, one thread."
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    MODELS[NAME], MODELS[TinyClip.name] = Tiny, TinyClip
-    yield
-    del MODELS[NAME], MODELS[TinyClip.name]
+    with mock.patch.dict(MODELS, {NAME: Tiny, TinyClip.name: TinyClip}): yield
     torch.set_num_threads(before)
 
 def noise(seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from inpaint_nb import datasets
 from inpaint_nb.datasets import InpaintDataset, encode_png, list_records, make_image_records
-from inpaint_nb.records import clean_records, data_folders, data_status, pack_records, split_records, undo_split, verify_records
+from inpaint_nb.records import clean_records, data_folders, data_status, job_lines, pack_records, run_jobs, split_records, undo_split, verify_records
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.video import VideoDataset, list_clip_records, make_video_records
 
@@ -295,6 +295,56 @@ def test_clean_clips_and_make_them_again(clips, films, tmp_path):
     assert contents(tmp_path/'data') == contents(films)
 
 
+def test_stray_folder_is_no_clip(images, films, tmp_path):
+    shutil.copytree(images, tmp_path/'data')
+    (tmp_path/'data/train/thumbs').mkdir(); (tmp_path/'data/train/thumbs/1.jpg').touch()
+    assert [fault.path.name for fault in faults(tmp_path/'data')] == ['thumbs']
+    assert data_folders(tmp_path/'data')[1].names == list_records(tmp_path/'data/train')
+    clean_records(tmp_path/'data', 'one')
+    assert not [name for name in contents(tmp_path/'data') if re.search(r'/\.?one_Pseudo_', name)]
+    shutil.copytree(films/'train', tmp_path/'data/train', dirs_exist_ok=True)
+    with pytest.raises(ValueError, match='keep them in two folders'): data_folders(tmp_path/'data')
+
+
+def test_clean_goes_on(films, images, tmp_path):
+    "Beside what an interrupted run left, and where a record is a link."
+    shutil.copytree(films, tmp_path/'data')
+    first, second = list_clip_records(tmp_path/'data/train')[:2]
+    shutil.copytree(tmp_path/'data/train'/first, tmp_path/f'data/train/.{first}.part')
+    (tmp_path/'data/train'/second).rename(tmp_path/'elsewhere')
+    (tmp_path/'data/train'/second).symlink_to(tmp_path/'elsewhere')
+    clean_records(tmp_path/'data', 'film')
+    assert not list((tmp_path/'data/train').iterdir()) and list((tmp_path/'elsewhere').iterdir())
+    shutil.copytree(images/'train', tmp_path/'i/train')
+    dangling = tmp_path/f"i/train/{list_records(tmp_path/'i/train')[0]}_C.png"
+    dangling.unlink(); dangling.symlink_to('nowhere')
+    for prefix in ('one', 'one_more'): clean_records(tmp_path/'i', prefix)
+    assert not list((tmp_path/'i/train').iterdir())
+
+
+@pytest.mark.parametrize('journal', [True, False])
+def test_names_that_can_be_read_in_two_ways(tmp_path, journal):
+    "photos + Distill_Any_S, or photos_Distill + Any_S."
+    for number, (prefix, model) in enumerate([('photos', 'Distill_Any_S'), ('photos_Distill', 'Any_S')]):
+        options, stem = {'prefix': prefix, 'model_type': model, 'size': 64}, f'photos_Distill_Any_S_0000000{number}'
+        (tmp_path/'train').mkdir(exist_ok=True)
+        mask = np.zeros((64, 64), bool); mask[:40] = True
+        datasets.write_record(tmp_path/'train', f'{stem}_1_0', np.zeros((64, 64, 3), np.uint8), mask, {'options': options, 'source': f'0000000{number}'})
+        if journal: datasets.write_journal(tmp_path/'train', stem, {'options': options, 'records': {f'{stem}_1_0': ''}})
+    assert [batch.records for batch in data_status(tmp_path, 'photos')] == [1]
+    assert verify_records(tmp_path, 'photos', progress=False).records == 1
+    clean_records(tmp_path, 'photos_Distill')
+    assert list_records(tmp_path/'train') == ['photos_Distill_Any_S_00000000_1_0']
+    assert len(list((tmp_path/'train').glob('.*.json'))) == journal
+
+
+def test_status_reads_each_line_once(images, monkeypatch):
+    from inpaint_nb import records
+    read, lines = records.read_journal, []
+    monkeypatch.setattr(records, 'read_journal', lambda folder, line: lines.append((folder, line)) or read(folder, line))
+    assert len(data_status(images)) > 2 and len(lines) == len({*lines}) > 10
+
+
 # Splitting
 
 def sources(folder): return {folder.source(name) for name in folder.names}
@@ -344,6 +394,46 @@ def test_interrupted_split_goes_on(images, tmp_path, monkeypatch):
     assert contents(tmp_path/'data') == contents(tmp_path/'whole')
 
 
+@pytest.mark.parametrize('undo', [False, True])
+def test_split_interrupted_before_the_journal(images, tmp_path, monkeypatch, undo):
+    "All files of a source have moved, but not its line."
+    shutil.copytree(images, tmp_path/'data'); shutil.copytree(images, tmp_path/'whole')
+    work = (lambda folder: undo_split(folder)) if undo else (lambda folder: split_records(folder, 12))
+    if undo: split_records(tmp_path/'data', 12)
+    else: split_records(tmp_path/'whole', 12)
+    rename = os.rename
+    def stop(here, there):
+        if Path(here).suffix == '.json': raise KeyboardInterrupt
+        rename(here, there)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, 'rename', stop)
+        work(tmp_path/'data')
+    work(tmp_path/'data')
+    assert contents(tmp_path/'data') == contents(tmp_path/'whole') and not faults(tmp_path/'data')
+
+
+def test_undo_leaves_lines_that_were_in_eval(images, tmp_path):
+    shutil.copytree(images, tmp_path/'data')
+    source = data_folders(tmp_path/'data')[1].source(list_records(tmp_path/'data/train')[0])
+    (tmp_path/f'data/eval/.other_Pseudo_{source}.json').write_text('{"records": {}}')
+    (tmp_path/'data/eval/other_Any_B_00000000_1_0_C.png').touch()
+    before = contents(tmp_path/'data')
+    split_records(tmp_path/'data', 24)
+    assert source in datasets.read_journal(tmp_path/'data/train', 'split')['sources']
+    undo_split(tmp_path/'data')
+    assert contents(tmp_path/'data') == before
+
+
+@pytest.mark.skipif(not os.access('/dev/shm', os.W_OK) or os.stat('/dev/shm').st_dev == os.stat('/tmp').st_dev, reason='needs a second disk')
+def test_split_to_another_disk(images, tmp_path):
+    import tempfile
+    shutil.copytree(images/'train', tmp_path/'data/train')
+    with tempfile.TemporaryDirectory(dir='/dev/shm') as folder:
+        (tmp_path/'data/eval').symlink_to(folder)
+        with pytest.raises(ValueError, match='two disks'): split_records(tmp_path/'data', 12)
+    assert not (tmp_path/'data/train/.split.json').exists()
+
+
 def test_nothing_to_split(films, images, tmp_path):
     with pytest.raises(ValueError, match='--num-eval'): split_records(shutil.copytree(images, tmp_path/'data'), 10 ** 6)
     with pytest.raises(FileNotFoundError, match='no folder'): split_records(tmp_path, 10)
@@ -362,6 +452,27 @@ def test_shards(photos, clips, images, films, tmp_path):
 def test_each_shard_has_its_own(photos, tmp_path):
     counts = [make(photos, tmp_path/str(number), shard=f'{number}/3').photos for number in (1, 2, 3)]
     assert sum(counts) == 8 and min(counts) > 0
+
+
+def test_shards_of_equal_sizes(tmp_path):
+    files = [tmp_path/f'{number}.bmp' for number in range(100)]
+    for number, file in enumerate(files): file.write_bytes(number.to_bytes(1, 'big') * 300)
+    shutil.copy(files[0], files[1])
+    shares = [datasets.share_of(datasets.share_keys(files), (place, 4)) for place in range(4)]
+    assert sorted(sum(shares, [])) == sorted(files) and min(map(len, shares)) >= 24
+    assert any({*files[:2]} <= {*share} for share in shares)
+
+
+def test_a_share_of_broken_photos_is_an_error(tmp_path):
+    for part in ('train', 'eval'): (tmp_path/'photos'/part).mkdir(parents=True)
+    (tmp_path/'photos/train/broken.png').write_text('no picture')
+    line = ['inpaint', '--dataset-dir', tmp_path/'photos', '-o', tmp_path/'out', '--prefix', 'p', '--model-type', 'Pseudo']
+    done = run('inpaint_create_training_data', *line, '--shard', '1/1')
+    assert done.returncode == 1 and 'no records' in done.stderr
+    shares = [run('inpaint_create_training_data', *line, '--shard', f'{place}/2').returncode for place in (1, 2)]
+    assert sorted(shares) == [0, 1]  # there is nothing in the other
+    (tmp_path/'jobs.yml').write_text(f"[{{dataset-dir: [{tmp_path/'photos'}, {tmp_path/'photos'}], data-dir: {tmp_path/'out'}, prefix: p, model-type: Pseudo}}]")
+    assert '0 jobs done, 2 failed' in run('inpaint_create_training_data', 'jobs', tmp_path/'jobs.yml', '--shard', '1/1').stdout
 
 
 def test_torchrun(photos, images, tmp_path):
@@ -403,6 +514,24 @@ jobs:
     before = contents(tmp_path/'v')
     done = run('inpaint_create_training_data', 'jobs', tmp_path/'jobs.yml')
     assert contents(tmp_path/'v') == before and (tmp_path/f'i/train/{gone}_M.png').exists()
+
+
+def test_jobs_of_one_title():
+    def fail(): raise ValueError('no')
+    found = run_jobs([('a', lambda: datasets.RecordSummary(made=2)), ('a', lambda: datasets.RecordSummary(made=3)), ('a', fail), ('a', fail)], say=lambda text: None)
+    assert str(found).endswith('2 jobs done, 2 failed; records: 5 made, 0 reused') and len(str(found).splitlines()) == 5
+
+
+def test_titles_tell_jobs_apart(photos, tmp_path):
+    (tmp_path/'jobs.yml').write_text(f"""[{', '.join(f"{{dataset-dir: {photos}, data-dir: {tmp_path/out}, prefix: p, model-type: Pseudo, size: 128, num-samples: 1, eval-only: true}}" for out in 'ab')}]""")
+    done = run('inpaint_create_training_data', 'jobs', tmp_path/'jobs.yml')
+    assert done.returncode == 0 and f'== job 1: inpaint {photos} -o {tmp_path}/a ' in done.stdout and f'== job 2: inpaint {photos} -o {tmp_path}/b ' in done.stdout
+
+
+@pytest.mark.parametrize('job, says', [({'model-type': []}, 'model-type is an empty list'), ({'command': ['inpaint']}, 'command must be one word'), ({'prefix': 7}, "prefix must be text, not 7"),
+    ({'prefix': False}, 'put it in quotes'), ({'dataset-dir': ['a', 12]}, 'dataset-dir must be text, not 12')])
+def test_values_that_yaml_takes_otherwise(job, says):
+    with pytest.raises(ValueError, match=says): job_lines(job)
 
 
 @pytest.mark.parametrize('text, says', [('a: [', 'is not YAML'), ('7', 'holds no jobs'), ('[]', 'holds no jobs'), ('[3]', 'job 1'), ('[{prefix: [a, b]}]', 'prefix has one value'),
@@ -463,9 +592,43 @@ def test_only_the_pack(images, tmp_path):
 def test_old_pack_is_not_used(images, tmp_path):
     shutil.copytree(images/'train', tmp_path/'train')
     pack_records(tmp_path, progress=False)
-    clean_records(tmp_path, 'one_more')
+    name = list_records(tmp_path/'train')[0]
+    for part in 'CM': (tmp_path/f'train/{name}_{part}.png').unlink()
     with pytest.warns(UserWarning, match='pack brings'): assert not InpaintDataset(tmp_path/'train', size=64).pack
-    assert not verify_records(tmp_path, progress=False).faults
+
+
+def test_pack_of_other_pixels_is_not_used(images, films, tmp_path):
+    "The same names, but written anew since."
+    shutil.copytree(images/'train', tmp_path/'i/train'); shutil.copytree(films/'train', tmp_path/'v/train')
+    pack_records(tmp_path/'i', progress=False); pack_records(tmp_path/'v', progress=False)
+    names = list_records(tmp_path/'i/train')
+    shutil.copy(tmp_path/f'i/train/{names[0]}_C.png', tmp_path/f'i/train/{names[1]}_C.png')
+    clip = tmp_path/'v/train'/list_clip_records(tmp_path/'v/train')[0]
+    shutil.copy(clip/'0001_C.png', clip/'0002_C.png')
+    for kind, options in ((InpaintDataset, {'folder': tmp_path/'i/train'}), (VideoDataset, {'folder': tmp_path/'v/train', 'frames': 3})):
+        with pytest.warns(UserWarning, match='pack brings'): assert not kind(**options, size=64).pack
+    assert np.array_equal(*(datasets.read_record(tmp_path/'i/train', name)[0] for name in names[:2]))
+
+
+def test_pack_hides_no_damage(images, tmp_path):
+    shutil.copytree(images/'train', tmp_path/'train')
+    pack_records(tmp_path, progress=False)
+    (tmp_path/f"train/{list_records(tmp_path/'train')[0]}_C.png").unlink()
+    with pytest.raises(FileNotFoundError, match='missing beside its mask'): InpaintDataset(tmp_path/'train', size=64)
+
+
+def test_no_ghost_after_clean_and_split(images, tmp_path):
+    shutil.copytree(images, tmp_path/'data')
+    pack_records(tmp_path/'data', progress=False)
+    split_records(tmp_path/'data', 12)
+    assert not list((tmp_path/'data').rglob('.pack*'))
+    pack_records(tmp_path/'data', progress=False)
+    undo_split(tmp_path/'data')
+    assert not list((tmp_path/'data').rglob('.pack*'))
+    pack_records(tmp_path/'data', progress=False)
+    for prefix in ('one', 'one_more'): clean_records(tmp_path/'data', prefix)
+    assert not list((tmp_path/'data').rglob('.pack*'))
+    with pytest.raises(FileNotFoundError, match='no records'): InpaintDataset(tmp_path/'data/train', size=64)
 
 
 def test_pack_cut_off(images, tmp_path):

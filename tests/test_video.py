@@ -570,3 +570,28 @@ def test_a_slow_reader_holds_few_frames(tmp_path):
             memory = int(Path('/proc/self/statm').read_text().split()[1]) * 4096
             if number == 10: before = memory
     assert memory - before < 100e6
+
+
+def write_cut(path, codec, options):
+    "320 frames that differ, without the first packets: it begins amid frames that build on others. And the frames that are left, one after the other."
+    noise = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8)
+    whole = write(path.with_name('whole.mkv'), [np.kron(np.roll(noise, number, 1), np.ones((4, 4, 1), np.uint8)) for number in range(320)], codec=codec, options=options)
+    with av.open(str(whole)) as clip, av.open(str(path), 'w') as out:
+        stream = out.add_stream_from_template(clip.streams.video[0])
+        for packet in list(clip.demux(video=0))[7:-1]:
+            packet.stream = stream
+            out.mux(packet)
+    with av.open(str(path)) as clip: return [frame.to_ndarray(format='rgb24') for frame in clip.decode(video=0)]
+
+
+@pytest.mark.parametrize('name, codec, options', [('a.mkv', 'libx264', {'g': '24', 'bf': '3'}), ('a.mp4', 'libx264', {'g': '24', 'bf': '3'}), ('a.ts', 'libx264', {'g': '24'}), ('a.mkv', 'mpeg2video', {'g': '12', 'bf': '2'})])
+def test_a_clip_that_begins_between_key_frames(tmp_path, name, codec, options):
+    "What cannot be decoded is no frame, neither for the count nor for a jump."
+    frames = write_cut(tmp_path/name, codec, options)
+    clip = open_clip(tmp_path/name)
+    assert 290 < len(frames) < 313 and (len(clip), clip.missing) == (len(frames), 0)
+    assert clip.times[0] == 0 and np.allclose(np.diff(clip.times), .04, atol=.002)
+    with closing(video.AVReader(clip.path)) as reader:
+        for number in (250, 3, 200, len(frames) - 1): assert np.array_equal(reader.read(number), frames[number])
+    assert np.array_equal(clip[250], frames[250])
+    assert sum(1 for _ in clip.frames()) == len(frames)
