@@ -462,8 +462,7 @@ class SplitSummary:
     back: bool = False  # moved back to train/
 
     def __str__(self) -> str:
-        return f"{self.records} records moved {'back to train/' if self.back else 'to eval/'}; now {self.train} in train/, {self.eval} in eval/, no source in both" if not self.back \
-            else f'{self.records} records moved back to train/; now {self.train} in train/, {self.eval} in eval/'
+        return f"{self.records} records moved {'back to train/' if self.back else 'to eval/'}; now {self.train} in train/, {self.eval} in eval/" + ', no source in both' * (not self.back)
 
 def _move(names: list[str], lines: list[str], here: RecordFolder, there: Path) -> int:
     "Move records, and their lines of the journal; an interrupted move can be done again."
@@ -510,12 +509,14 @@ def split_records(
         for name in train.names: sizes[train.source(name)] = sizes.get(train.source(name), 0) + 1
         if not sizes: raise FileNotFoundError(f'no records in {train.path}: make records first')
         sources = choose_sources(sizes, num_eval, seed, {judge.source(name) for name in judge.names})
-        split = {'num_eval': num_eval, 'seed': seed, 'sources': sources, 'stayed': [name for name in judge.names if judge.source(name) in sources],
+        there = {*sources}
+        split = {'num_eval': num_eval, 'seed': seed, 'sources': sources, 'stayed': [name for name in judge.names if judge.source(name) in there],
                  'stayed_lines': _lines_of(judge, sources)}
         twice = {*split['stayed']} & {*train.names}
         if twice: raise ValueError(f'{train.path/min(twice)} is in {judge.path} as well: delete one of them')
         write_journal(train.path, 'split', split)
-    names = [name for name in train.names if train.source(name) in split['sources']]
+    chosen = {*split['sources']}
+    names = [name for name in train.names if train.source(name) in chosen]
     return _moved(data_dir, _move(names, _lines_of(train, split['sources']), train, judge.path), len(split['sources']))
 
 def undo_split(
@@ -525,8 +526,9 @@ def undo_split(
     train, judge = _both(data_dir)
     split = read_journal(train.path, 'split')
     if not split: raise ValueError(f'{data_dir} is not split: there is nothing to undo')
-    names = [name for name in judge.names if judge.source(name) in split['sources'] and name not in split['stayed']]
-    lines = [line for line in _lines_of(judge, split['sources']) if line not in split.get('stayed_lines', ())]
+    chosen, stayed = {*split['sources']}, {*split['stayed'], *split.get('stayed_lines', ())}
+    names = [name for name in judge.names if judge.source(name) in chosen and name not in stayed]
+    lines = [line for line in _lines_of(judge, chosen) if line not in stayed]
     moved = _move(names, lines, judge, train.path)
     (train.path/'.split.json').unlink()
     return _moved(data_dir, moved, 0, back=True)
@@ -623,12 +625,12 @@ class PackWriter:
     ):
         self.folder, self.stamps, self.records, self.bytes = folder, stamps or {}, [], 0
         self.file = open(folder/'.pack.npy.part', 'wb')
-        self.file.write(self.header())
+        self.write_header()
 
-    def header(self) -> bytes:
-        "The first bytes of a NumPy file with so many bytes in it."
-        text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({self.bytes},), }}".ljust(117) + '\n'
-        return b'\x93NUMPY\x01\x00' + struct.pack('<H', len(text)) + text.encode()
+    def write_header(self):
+        "What a NumPy file begins with; of the same length for any number of bytes."
+        self.file.seek(0)
+        np.lib.format.write_array_header_1_0(self.file, dict(descr='|u1', fortran_order=False, shape=(self.bytes,)))
 
     def add(self,
         name: str,  # of a record; for video with its frame: record/0003
@@ -642,7 +644,7 @@ class PackWriter:
 
     def close(self):
         "Put both files in their places, the index last."
-        self.file.seek(0); self.file.write(self.header()); self.file.close()
+        self.write_header(); self.file.close()
         (self.folder/'.pack.json').unlink(missing_ok=True)
         os.replace(self.folder/'.pack.npy.part', self.folder/'.pack.npy')
         stamps = {name: self.stamps[name] for name, *_ in self.records if name in self.stamps}

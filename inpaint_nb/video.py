@@ -75,7 +75,7 @@ class AVReader:
         path: Path,  # of the file
         careful: bool = False,  # in one thread: slow, but always the same up to a damaged place
     ):
-        self.path, self.careful = path, careful
+        self.path, self.careful, self.seeks = path, careful, not careful
         self.rewind()
 
     def rewind(self):
@@ -98,14 +98,21 @@ class AVReader:
     def jump(self,
         number: int,  # of the frame to come to
     ):
-        "Begin again, if possible at a key frame before a frame; never near it, where frames may lack what they refer to."
-        self.close(); self.rewind()
-        if self.careful or number < 2 * AHEAD or not self.stamps: return
-        self.container.seek(self.stamps[min(number, len(self.stamps) - 1) - AHEAD], stream=self.container.streams.video[0])
-        first = next(self.frames, None)
-        self.next = bisect_left(self.stamps, first.pts) if first and first.pts is not None else len(self.stamps)
-        if self.next <= number - AHEAD and self.stamps[self.next] == first.pts: self.frames = chain([first], self.frames)
-        else: self.close(); self.rewind()
+        "Go to a key frame before a frame, if that is nearer; never close to it, where frames may lack what they refer to."
+        behind = number < self.next
+        if self.seeks and number >= 2 * AHEAD and self.stamps:
+            other = AVReader(self.path)
+            other.container.seek(self.stamps[max(min(number, len(self.stamps) - 1) - AHEAD, 0)], stream=other.container.streams.video[0])
+            first = next(other.frames, None)
+            place = bisect_left(self.stamps, first.pts) if first and first.pts is not None else len(self.stamps)
+            exact = place <= number - AHEAD and self.stamps[place] == first.pts
+            if exact and (behind or place > self.next):
+                self.close()
+                self.container, self.frames, self.next = other.container, chain([first], other.frames), place
+                return
+            other.close()
+            self.seeks = exact  # if not, seeking is no good here
+        if behind: self.close(); self.rewind()
 
     def read(self,
         number: int,  # from 0

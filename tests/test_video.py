@@ -558,6 +558,20 @@ def test_jumps_are_exact(tmp_path, name, codec, options):
         assert np.array_equal(reader.read(150), one_by_one[150]) and decoded.called
 
 
+def test_no_frame_is_decoded_twice_on_the_way_forward(tmp_path):
+    "Where seeking is no good, a jump ahead goes on from where the reader is."
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    clip = open_clip(write(tmp_path/'a.ts', [np.roll(noise, number, 1) for number in range(700)], codec='mpeg2video', options={'g': '40'}))
+    with closing(video.AVReader(clip.path, careful=True)) as reader:
+        with mock.patch.object(reader, 'rewind', side_effect=AssertionError('began again')):
+            for number in (0, 200, 400, 650): reader.read(number)
+    with clip.reading() as read, mock.patch.object(video.AVReader, 'rewind', autospec=True, side_effect=video.AVReader.rewind) as begun:
+        ahead = {number: read(number) for number in (0, 200, 400, 650)}
+    assert begun.call_count <= 3  # for the time stamps, and to try a key frame once
+    for number, frame in enumerate(clip.frames()):
+        if number in ahead: assert np.array_equal(frame, ahead[number])
+
+
 @pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='the memory in use is told by Linux only')
 def test_a_slow_reader_holds_few_frames(tmp_path):
     "decord would go on decoding while somebody works on a frame."
