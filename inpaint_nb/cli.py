@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REQUIRED', 'KINDS', 'NAMES', 'MAKERS', 'KEEPERS', 'RECORD_COMMANDS', 'Parameter', 'room_parameters', 'add_option',
-           'is_first_process', 'Parser', 'error_line', 'finish', 'add_room', 'taken', 'subcommands', 'refusing',
-           'check_depth_model', 'record_parser', 'maker_jobs', 'parse_jobs', 'make_records', 'keep_records',
+           'is_first_process', 'Parser', 'error_line', 'Incomplete', 'finish', 'add_room', 'taken', 'subcommands',
+           'refusing', 'check_depth_model', 'record_parser', 'maker_jobs', 'parse_jobs', 'make_records', 'keep_records',
            'create_training_data', 'train', 'stereo', 'demo']
 
 # %% ../nbs/08_cli.ipynb #19c60a61
@@ -113,18 +113,25 @@ def error_line(
     if isinstance(error, (OSError, ValueError, RuntimeError, ArithmeticError, ImportError)) and str(error): return ' '.join(str(error).split('\n', 1)[0].split())
     return f'{type(error).__name__} {error}: not foreseen; run again with --debug and report what it prints'
 
+# %% ../nbs/08_cli.ipynb #57ba4a48
+class Incomplete(Exception):
+    "The work is done, but for some of it that could not be."
+
 # %% ../nbs/08_cli.ipynb #f23fff76
 def finish(
     work: Callable[[], None],  # what the command does
     interrupted: str,  # how to go on after Ctrl-C
     argv: list[str] | None = None,  # what stands after the program's name, where --debug shows tracebacks; None: of this process
-) -> int:  # exit status: 0, 1 or 130
+) -> int:  # exit status: 0, 1, 3 or 130
     "Do the work of a command, and turn every way to end into an exit status."
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try: work()
     except KeyboardInterrupt as stop:
         if is_first_process(): print(f"interrupted: {str(stop).removeprefix('interrupted ') or interrupted}", file=sys.stderr)
         return 130
+    except Incomplete as rest:
+        print(f'incomplete: {rest}', file=sys.stderr)
+        return 3
     except Exception as error:
         if '--debug' in (sys.argv if argv is None else argv): traceback.print_exc()
         process = '' if is_first_process() else f"process {os.environ['RANK']}: "
@@ -253,17 +260,16 @@ def make_records(
     jobs: list[tuple[str, Callable]],  # title, and what to call
     sharded: bool,  # a share of the work may be empty
 ):
-    "Do one job, or several of which some may fail."
-    from inpaint_nb.records import gave_nothing, run_jobs
-    if len(jobs) > 1:
-        summary = run_jobs(jobs, reason=error_line, sharded=sharded)
-        print(summary)
-        if summary.failed: raise ValueError(f"{len(summary.failed)} of {len(jobs)} jobs failed: {'; '.join(title for title, _ in summary.failed)}; run the command again to do what is missing")
-        return
-    summary = jobs[0][1]()
-    print(summary)
-    alone = int(os.environ.get('WORLD_SIZE', 1)) == 1  # torchrun would stop the others
-    if alone and gave_nothing(summary, sharded): raise ValueError(f"no records in {jobs[0][1].keywords['data_dir']}: the lines above say why each source was left out")
+    "Do one job, or several of which some may fail; what could not be done is an error, or `Incomplete`."
+    from inpaint_nb.records import JobsSummary, gave_nothing, run_jobs
+    alone = int(os.environ.get('WORLD_SIZE', 1)) == 1  # torchrun stops all processes if one ends with another status than 0
+    is_empty = partial(gave_nothing, sharded=sharded) if alone else lambda summary: False
+    if len(jobs) > 1: found = run_jobs(jobs, reason=error_line, is_empty=is_empty)
+    else: found = JobsSummary([(jobs[0][0], jobs[0][1]())])
+    print(found if len(jobs) > 1 else found.done[0][1])
+    if found.failed: raise ValueError(f"{len(found.failed)} of {len(jobs)} jobs failed: {'; '.join(title for title, _ in found.failed)}; run the command again to do what is missing")
+    if any(is_empty(summary) for _, summary in found.done): raise ValueError(f"no records in {jobs[0][1].keywords['data_dir']}: the lines above say why each source was left out")
+    if alone and found.failed_sources: raise Incomplete(f'{found.failed_sources} photos or clips failed, the lines above say why; all others have their records')
 
 def keep_records(
     command: str,  # of `KEEPERS`

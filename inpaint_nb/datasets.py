@@ -7,13 +7,13 @@ __all__ = ['PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS',
            'batch_of_one', 'photo_size', 'read_photo', 'keyed_random', 'draw_divergence', 'PhotoParameters',
            'working_size', 'draw_parameters', 'place_photo', 'photo_holes', 'two_pictures', 'window_sums',
            'draw_places', 'best_crop', 'encode_png', 'record_note', 'encode_record', 'write_files', 'write_record',
-           'RecordOptions', 'PhotoError', 'open_photo', 'photo_depth', 'photo_crops', 'check_options',
-           'finished_records', 'check_records', 'digest_files', 'write_journal', 'read_journal', 'known_empty',
-           'own_share', 'share_of', 'share_keys', 'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult',
-           'RecordSummary', 'RecordMaker', 'make_folder', 'make_image_records', 'list_records', 'read_record',
-           'record_sheet', 'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop',
-           'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'Pack',
-           'record_stamps', 'find_pack', 'InpaintDataset', 'HardExampleSampler']
+           'RecordOptions', 'PhotoError', 'PhotoUnfit', 'open_photo', 'photo_depth', 'photo_crops', 'options_of',
+           'check_options', 'finished_records', 'check_records', 'digest_files', 'write_journal', 'read_journal',
+           'known_empty', 'own_share', 'share_of', 'share_keys', 'run_in_order', 'count_workers', 'one_thread_each',
+           'PhotoResult', 'RecordSummary', 'RecordMaker', 'make_folder', 'make_image_records', 'list_records',
+           'read_record', 'record_sheet', 'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop',
+           'grid_crop', 'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour',
+           'Pack', 'record_stamps', 'find_pack', 'InpaintDataset', 'HardExampleSampler']
 
 # %% ../nbs/02_datasets.ipynb #6408ed43
 import hashlib, html, json, math, os, random, re, signal, struct, tempfile, threading, time, warnings, zlib
@@ -21,7 +21,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -325,6 +325,7 @@ class RecordOptions:
     num_samples: int = 2  # crops of each picture, two pictures per photo
     divergence_level: int = 1  # 1, 2 or 3
     seed: int = 71  # of all that is drawn
+    tta: bool = False  # depth networks look at the mirrored picture as well
 
     def __post_init__(self):
         if any(sign in '/\\:' or not sign.isprintable() for sign in self.prefix) or self.prefix.startswith('.'):
@@ -352,6 +353,9 @@ class RecordOptions:
 class PhotoError(ValueError):
     "A photo that gives no records; the message says why."
 
+class PhotoUnfit(PhotoError):
+    "A photo that no records are wanted of."
+
 def open_photo(
     data: bytes,  # a picture file
     draw: Callable[[tuple[int, int]], PhotoParameters],  # from the photo's size
@@ -359,7 +363,7 @@ def open_photo(
     "Read a photo that is fit for records, no larger than needed."
     try: size = photo_size(data)
     except ValueError as error: raise PhotoError(str(error)) from None
-    if max(size) > 3 * min(size): raise PhotoError(f"{size[0]} x {size[1]} pixels: one side is more than three times the other")
+    if max(size) > 3 * min(size): raise PhotoUnfit(f"{size[0]} x {size[1]} pixels: one side is more than three times the other")
     parameters = draw(size)
     least = parameters.short_side * (1 if parameters.angle is None else math.sqrt(2))
     try: image = read_photo(data, math.ceil(least))
@@ -405,20 +409,33 @@ def photo_crops(
     return crops
 
 # %% ../nbs/02_datasets.ipynb #9b997b89
+def options_of(
+    note: dict,  # in a record, or a line of the journal
+    now: RecordOptions,  # options of this run
+) -> dict:  # empty if there is no such note
+    "What a record was made with."
+    then = note.get('options')
+    return {option.name: option.default for option in fields(now)} | then if then else {}
+
 def check_options(
     mask_file: Path,  # of a record
-    then: dict,  # options in its note
+    note: dict,  # in it
     now: RecordOptions,  # options of this run
+    depth: str = '',  # `origin` of its depth in this run; empty: not known
 ):
-    "Refuse to continue records that were made with other options."
+    "Refuse to continue records that were made with other options, or from other depth."
+    then = options_of(note, now)
+    if not then: raise ValueError(f"{mask_file} does not say how it was made: give another prefix")
     for name, value in asdict(now).items():
-        if name != 'num_samples' and then.get(name) != value:
-            raise ValueError(f"{mask_file} was made with {name} {then.get(name)}, not {value}: give another prefix, or the options of then")
+        if name != 'num_samples' and then[name] != value: raise ValueError(f"{mask_file} was made with {name} {then[name]}, not {value}: give another prefix, or the options of then")
+    if depth and note.get('depth', depth) != depth:
+        raise ValueError(f"{mask_file} was made with {'another depth map' if now.model_type == 'Files' else f'other weights of {now.model_type}'}: give another prefix, or remove the records of this one")
 
 def finished_records(
     folder: Path,  # of the records
     options: RecordOptions,
     source: str,  # digest of the photo's content
+    depth: str = '',  # `origin` of its depth; empty: not known
 ) -> int | None:  # records of this photo; None: some are missing
     "How many records of a photo are there, if none is missing."
     stems = {(number, sample): options.stem(source, number, sample) for number in (1, 2) for sample in range(options.num_samples)}
@@ -426,7 +443,7 @@ def finished_records(
     for mask_file in there.values():
         try: note = record_note(mask_file)
         except OSError: return None
-        check_options(mask_file, note.get('options', {}), options)
+        check_options(mask_file, note, options, depth)
         if note['options']['num_samples'] < options.num_samples: return None
         return len(there) if {tuple(kept) for kept in note['kept']} & stems.keys() <= there.keys() else None
 
@@ -434,14 +451,15 @@ def finished_records(
 def check_records(
     folder: Path,  # of the records
     options: RecordOptions,
+    depth: str = '',  # `origin` of all depth; empty: not known
 ):
-    "Refuse to add to records of this prefix and depth model that were made with other options."
+    "Refuse to add to records of this prefix and depth model that were made with other options, or from other depth."
     names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith('_M.png'))
     ours = [name for name in names if name[:-6].rsplit('_', 3)[0] == options.label]
     for name in ours:
         try: note = record_note(folder/name)
         except OSError: continue  # damaged: its photo is done again
-        return check_options(folder/name, note.get('options', asdict(options)), options)
+        return check_options(folder/name, note, options, depth) if note else None
 
 # %% ../nbs/02_datasets.ipynb #53bbd48f
 def digest_files(
@@ -473,10 +491,12 @@ def read_journal(
 def known_empty(
     entry: dict,  # of the journal
     options: RecordOptions,
+    depth: str = '',  # `origin` of its depth; empty: not known
 ) -> bool:
     "Was this source tried with these options, and gave nothing?"
-    then = entry.get('options', {})
-    return entry.get('records') == {} and then == {**asdict(options), 'num_samples': max(then.get('num_samples', 0), options.num_samples)}
+    then = options_of(entry, options)
+    if entry.get('records') != {} or not then or depth and entry.get('depth', depth) != depth: return False
+    return then == {**asdict(options), 'num_samples': max(then['num_samples'], options.num_samples)}
 
 # %% ../nbs/02_datasets.ipynb #8b4fec51
 def own_share(
@@ -569,7 +589,8 @@ class PhotoResult:
     reused: int = 0  # records that were there already
     rejected: int = 0  # crops with too little hole, if its records were made now
     enlarged: bool = False  # if its records were made now
-    skipped: str = ''  # reason, if there is one
+    skipped: str = ''  # reason, if no records are wanted of it
+    failed: str = ''  # reason, if it should have given records
 
 @dataclass
 class RecordSummary:
@@ -578,7 +599,8 @@ class RecordSummary:
     reused: int = 0  # records that were there already
     rejected: int = 0  # crops with too little hole, of photos whose records were made now
     enlarged: list[str] = field(default_factory=list)  # photos whose records were made now
-    skipped: dict[str, str] = field(default_factory=dict)  # photo: reason
+    skipped: dict[str, str] = field(default_factory=dict)  # photo that no records are wanted of: reason
+    failed: dict[str, str] = field(default_factory=dict)  # photo that should have given records: reason
     photos: int = 0
     seconds: float = 0.0
 
@@ -590,6 +612,12 @@ def add(self: RecordSummary, result: PhotoResult):
     self.made += result.made; self.reused += result.reused; self.rejected += result.rejected
     if result.enlarged: self.enlarged.append(result.name)
     if result.skipped: self.skipped[result.name] = result.skipped
+    if result.failed: self.failed[result.name] = result.failed
+
+@patch
+def left_out(self: RecordSummary) -> list[str]:
+    "A line for each source that gave no records."
+    return [f'{what} {name}: {reason}' for what in ('skipped', 'failed') for name, reason in getattr(self, what).items()]
 
 @patch
 def __str__(self: RecordSummary) -> str:
@@ -600,7 +628,7 @@ def __str__(self: RecordSummary) -> str:
     if self.enlarged:
         more = ', ...' if len(self.enlarged) > 5 else ''
         lines.append(f"photos enlarged in this run, smaller than the working size: {len(self.enlarged)} ({', '.join(self.enlarged[:5])}{more})")
-    return '\n'.join(lines + [f"skipped {name}: {reason}" for name, reason in self.skipped.items()])
+    return '\n'.join(lines + self.left_out())
 
 # %% ../nbs/02_datasets.ipynb #b696093c
 class RecordMaker:
@@ -621,13 +649,13 @@ class RecordMaker:
         name = f'{photo.parent.name}/{photo.name}'
         done = partial(partial, PhotoResult, name)
         try: data = photo.read_bytes()
-        except OSError as error: return done(skipped=f'cannot be read: {error.strerror}')
+        except OSError as error: return done(failed=f'cannot be read: {error.strerror}')
         source = hashlib.sha256(data).hexdigest()
         first, owner = self.sources.setdefault(source[:8], (source, name))
         if owner != name: return done(skipped=f"{'same picture as' if first == source else 'same record number as'} {owner}")
-        home = self.home(source)
-        reused = 0 if known_empty(read_journal(home, self.options.group(source)), self.options) else finished_records(home, self.options, source)
-        return partial(self.make, name, photo, data, source) if reused is None else done(reused=reused)
+        home, depth = self.home(source), self.model.origin([photo])
+        reused = 0 if known_empty(read_journal(home, self.options.group(source)), self.options, depth) else finished_records(home, self.options, source, depth)
+        return partial(self.make, name, photo, data, source, depth) if reused is None else done(reused=reused)
 
 # %% ../nbs/02_datasets.ipynb #c84eb8f3
 @patch
@@ -636,7 +664,7 @@ def go_on(self: RecordMaker):
     if self.stop.is_set(): raise CancelledError
 
 @patch
-def make(self: RecordMaker, name: str, path: Path, data: bytes, source: str) -> PhotoResult:
+def make(self: RecordMaker, name: str, path: Path, data: bytes, source: str, origin: str) -> PhotoResult:
     "Make all records of one photo."
     options = self.options
     key = (options.seed, source, options.model_type, options.resolution, options.size, options.divergence_level)
@@ -648,12 +676,13 @@ def make(self: RecordMaker, name: str, path: Path, data: bytes, source: str) -> 
         picture = place_photo(image, parameters)
         self.go_on()
         depth = photo_depth(self.model, image, path, picture, parameters)
-    except PhotoError as error: return PhotoResult(name, skipped=str(error))
+    except PhotoUnfit as error: return PhotoResult(name, skipped=str(error))
+    except PhotoError as error: return PhotoResult(name, failed=str(error))
     self.go_on()
     crops = photo_crops(picture, depth, parameters, options, key)
-    note = {'options': asdict(options), 'source': source, 'parameters': asdict(parameters), 'kept': sorted(crops)}
+    note = {'options': asdict(options), 'source': source, 'depth': origin, 'parameters': asdict(parameters), 'kept': sorted(crops)}
     files = {options.stem(source, *key): self.go_on() or encode_record(*crop, note) for key, crop in crops.items()}
-    write_journal(self.home(source), options.group(source), self.made_with | {'name': name, 'source': source, 'records': {stem: digest_files(pair) for stem, pair in files.items()}})
+    write_journal(self.home(source), options.group(source), self.made_with | {'name': name, 'source': source, 'depth': origin, 'records': {stem: digest_files(pair) for stem, pair in files.items()}})
     for stem, pair in files.items():
         self.go_on()
         write_files(self.home(source), stem, pair)
@@ -694,6 +723,8 @@ def make_image_records(
     divergence_level: int = 1,  # 1, 2 or 3: how large the holes are
     eval_only: bool = False,  # leave `train/` alone
     max_workers: int | None = None,  # threads; default: half of the processors
+    depth_batch_size: int = 1,  # photos that a depth network on a GPU looks at together; with more than one, the last bit of depth depends on what came together
+    tta: bool = False,  # let the depth network look at the mirrored picture as well: twice the time, fewer slips
     depth_weights: str | Path | None = None,  # folder or file with the weights of the depth network; default: download, or what was downloaded before
     trust_remote_code: bool = False,  # allow to download and run the program of a depth network that needs its own
     gpu: int = 0,  # for depth networks; -1, or no GPU there: CPU; `Pseudo` and `Files` need none
@@ -704,12 +735,12 @@ def make_image_records(
     "Make training records from a folder of photos; what is there already is kept."
     start = time.monotonic()
     workers, share = count_workers(max_workers), own_share(shard)
-    options = RecordOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples, divergence_level, seed)
+    options = RecordOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples, divergence_level, seed, tta)
     photos = _photo_folders(Path(dataset_dir), eval_only)
     if Path(data_dir).resolve() == Path(dataset_dir).resolve(): raise ValueError(f"{data_dir} holds the photos: give another folder for the records")
-    model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, device=choose_device(gpu))
+    model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, batch_size=depth_batch_size, device=choose_device(gpu), tta=tta)
     folders = {part: make_folder(Path(data_dir)/part) for part in photos}
-    for folder in folders.values(): check_records(folder, options)
+    for folder in folders.values(): check_records(folder, options, model.origin())
     summary = RecordSummary()
     with one_thread_each():
         for part, files in photos.items():

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DEPTH_MODELS', 'normalise_depth', 'DepthModel', 'RunningScale', 'read_depth', 'write_depth', 'FileDepth', 'Pseudo',
-           'DepthOptions', 'network_size', 'without_gaps', 'DepthNetwork', 'choose_device', 'AnyNetwork', 'ZoeNetwork',
-           'ProNetwork', 'SmallProNetwork', 'VideoNetwork', 'reachable', 'HubWeights', 'TorchHub', 'ZoeAnyNetwork',
-           'DepthInfo', 'create_depth_model', 'check_model_type']
+           'DepthOptions', 'network_size', 'without_gaps', 'Gathered', 'DepthNetwork', 'choose_device', 'AnyNetwork',
+           'ZoeNetwork', 'ProNetwork', 'SmallProNetwork', 'VideoNetwork', 'reachable', 'HubWeights', 'TorchHub',
+           'ZoeAnyNetwork', 'DepthInfo', 'create_depth_model', 'check_model_type']
 
 # %% ../nbs/01a_depth.ipynb #24f0177f
 import hashlib
@@ -14,8 +14,10 @@ import os
 import re
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from concurrent.futures import Future
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, islice
@@ -68,6 +70,13 @@ class DepthModel:
         "Depth before it is scaled; a model defines this, or `infer` and `infer_clip`."
         raise NotImplementedError
 
+    def origin(
+        self,
+        paths: Sequence[str | Path] = (),  # the pictures' files, for a model with `needs_paths`
+    ) -> str:                              # hexadecimal; empty: the model's name and options decide alone
+        "Digest of the weights or files that the depth of these pictures comes from."
+        return ''
+
     def infer(
         self,
         images: torch.Tensor,                       # B, 3, H, W; RGB, 0..1
@@ -96,11 +105,10 @@ def estimate_clip(
     self: DepthModel,
     frames: Iterable[torch.Tensor],             # one 3, H, W after the other; RGB, 0..1; frames of one shot, in order
     paths: Iterable[str | Path] | None = None,  # the frames' files, for a model with `needs_paths`
-    batch_size: int | None = None,              # frames estimated together; None: the model's own number
 ) -> Iterator[torch.Tensor]:                    # one 1, 1, h, w after the other; any scale, larger is nearer
     "Depth of the frames of a clip before it is scaled."
     paths = None if paths is None else iter(paths)
-    for batch in _batches(frames, batch_size or self.batch_size):
+    for batch in _batches(frames, self.batch_size):
         for frame in batch: _check_images(frame[None])
         yield from self.estimate(torch.stack(batch), paths and list(islice(paths, len(batch)))).split(1)
 
@@ -110,10 +118,9 @@ def infer_clip(
     self: DepthModel,
     frames: Iterable[torch.Tensor],             # T, 3, H, W, or one 3, H, W after the other; RGB, 0..1; frames of one shot, in order
     paths: Sequence[str | Path] | None = None,  # the frames' files, for a model with `needs_paths`
-    batch_size: int | None = None,              # frames estimated together; None: the model's own number
 ) -> torch.Tensor:                              # T, 1, h, w; 0 (far) .. 1 (near) over all frames
     "Depth of the frames of a clip, all on one scale."
-    return _normalised(torch.cat(list(self.estimate_clip(frames, paths, batch_size))))
+    return _normalised(torch.cat(list(self.estimate_clip(frames, paths))))
 
 # %% ../nbs/01a_depth.ipynb #ea0d15e4
 class RunningScale:
@@ -219,6 +226,17 @@ def _fits(depth, height, width):
 
 
 @patch
+def origin(
+    self: FileDepth,
+    paths: Sequence[str | Path] = (),  # the pictures' files
+) -> str:                              # hexadecimal; empty if there are none, or one has no depth map
+    "Digest of the maps of these pictures."
+    try: maps = b''.join(self.find(path).read_bytes() for path in paths)
+    except (OSError, ValueError): return ''
+    return hashlib.sha256(maps).hexdigest()[:16] if maps else ''
+
+
+@patch
 def infer(
     self: FileDepth,
     images: torch.Tensor,                       # B, 3, H, W; RGB, 0..1; whole pictures, as in their files
@@ -240,7 +258,6 @@ def infer_clip(
     self: FileDepth,
     frames: Iterable[torch.Tensor],             # T, 3, H, W, or one 3, H, W after the other; whole pictures
     paths: Sequence[str | Path] | None = None,  # the T frames' files
-    batch_size: int | None = None,              # does not matter
 ) -> torch.Tensor:                              # T, 1, h, w; 0 (far) .. 1 (near), as in the files
     "The maps of the frames at `paths`; their scale is what their maker gave them."
     return torch.cat(list(self.follow(frames, paths)))
@@ -468,7 +485,6 @@ def infer_clip(
     self: Pseudo,
     frames: Iterable[torch.Tensor],             # T, 3, H, W, or one 3, H, W after the other; RGB, 0..1; frames of one shot, in order
     paths: Sequence[str | Path] | None = None,  # not needed
-    batch_size: int | None = None,              # does not matter
 ) -> torch.Tensor:                              # T, 1, h, w; 0 (far) .. 1 (near) over all frames
     "Depth of the frames of a clip: invented for the middle one, carried to the others."
     small = list(_reduced(frames, self.resolution))
@@ -545,6 +561,40 @@ def without_gaps(
     low, high = (end.where(end.isfinite(), end.new_zeros(())) for end in (low, high))
     return torch.where(known, depth, torch.where(depth == torch.inf, high, low))
 
+# %% ../nbs/01a_depth.ipynb #8565a993
+class Gathered:
+    "Work on batches that several threads ask for: one batch at a time, small ones together."
+    def __init__(
+        self,
+        work: Callable[[torch.Tensor], torch.Tensor],  # B, ... to B, ...
+        size: int,                                     # pictures in a batch
+    ):
+        self.work, self.size, self.at_work, self.waiting = work, size, threading.Lock(), {}
+
+    def __call__(
+        self,
+        images: torch.Tensor,  # B, ...
+    ) -> torch.Tensor:         # B, ...
+        "What `work` makes of them, whichever thread does it."
+        queue, result = self.waiting.setdefault(images.shape[1:], deque()), Future()
+        queue.append((images, result))
+        with self.at_work:
+            while not result.done(): self.serve(queue)
+        return result.result()
+
+    def serve(
+        self,
+        queue: deque,  # of pictures of one size, and where to put what comes of them
+    ):
+        "Work on those that have waited longest."
+        batch = [queue.popleft()]
+        while queue and sum(len(images) for images, _ in batch) + len(queue[0][0]) <= self.size: batch.append(queue.popleft())
+        try: parts = self.work(torch.cat([images for images, _ in batch])).split([len(images) for images, _ in batch])
+        except BaseException as error:
+            for _, result in batch: result.set_exception(error)
+        else:
+            for (_, result), part in zip(batch, parts): result.set_result(part)
+
 # %% ../nbs/01a_depth.ipynb #49e23dbd
 class DepthNetwork(DepthModel):
     "A trained network behind the interface of `DepthModel`."
@@ -565,7 +615,7 @@ class DepthNetwork(DepthModel):
         self.resolution = -(-(options.resolution or self.short_side) // self.multiple) * self.multiple
         self.batch_size, self.device = options.batch_size, torch.device(options.device)
         self.network = network.float().eval().requires_grad_(False).to(self.device)
-        self.in_use = threading.Lock()
+        self.gathered = Gathered(self.look_well, options.batch_size)
 
     def normalise(
         self,
@@ -605,20 +655,39 @@ def look(
 
 @patch
 @torch.no_grad()
+def look_well(
+    self: DepthNetwork,
+    images: torch.Tensor,  # B, 3, H, W; RGB, 0..1
+) -> torch.Tensor:         # B, 1, h, w; any scale, larger is nearer
+    "Depth by one look or two, edges grown, as the options say."
+    batch = images.to(self.device, torch.float32)
+    depth = self.look(batch)
+    if self.options.tta: depth = (depth + self.look(batch.flip(-1)).flip(-1)) / 2
+    return dilate_edge(depth, self.options.edge_dilation).to(images.device)
+
+
+@patch
 def estimate(
     self: DepthNetwork,
     images: torch.Tensor,                       # B, 3, H, W; RGB, 0..1
     paths: Sequence[str | Path] | None = None,  # not needed
 ) -> torch.Tensor:                              # B, 1, h, w; any scale, larger is nearer
     "Depth before it is scaled."
-    depths = []
-    for batch in images.split(self.batch_size):
-        with self.in_use if self.device.type == 'cuda' else nullcontext():
-            batch = batch.to(self.device, torch.float32)
-            depth = self.look(batch)
-            if self.options.tta: depth = (depth + self.look(batch.flip(-1)).flip(-1)) / 2
-            depths.append(dilate_edge(depth, self.options.edge_dilation))
-    return torch.cat(depths).to(images.device)
+    look = self.gathered if self.device.type == 'cuda' else self.look_well
+    return torch.cat([look(batch) for batch in images.split(self.batch_size)])
+
+
+@patch
+def origin(
+    self: DepthNetwork,
+    paths: Sequence[str | Path] = (),  # does not matter
+) -> str:                              # hexadecimal
+    "Digest of the network's weights; worked out once."
+    if not hasattr(self, '_origin'):
+        digest = hashlib.sha256()
+        for values in self.network.parameters(): digest.update(np.ascontiguousarray(values.cpu()).data)
+        self._origin = digest.hexdigest()[:16]
+    return self._origin
 
 # %% ../nbs/01a_depth.ipynb #5a8b3ce0
 def choose_device(
@@ -783,12 +852,11 @@ class VideoNetwork(AnyNetwork):
         self,
         frames: Iterable[torch.Tensor],             # one 3, H, W after the other; RGB, 0..1; frames of one shot, in order
         paths: Iterable[str | Path] | None = None,  # not needed
-        batch_size: int | None = None,              # does not matter
     ) -> Iterator[torch.Tensor]:                    # one 1, 1, h, w after the other; any scale, larger is nearer
         "Depth before it is scaled, some frames later."
         def finished(depths): return (dilate_edge(without_gaps(depth.float()[None, None]), self.options.edge_dilation) for depth in depths or ())
         given = taken = 0
-        with self.in_use:
+        with self.gathered.at_work:
             self.network.reset_state()
             for frame in frames:
                 _check_images(frame[None])
@@ -1001,12 +1069,14 @@ class DepthInfo:
 def _create_files(argument, options):
     "`FileDepth`; files have their own resolution, and nothing in them is left to chance."
     if options.resolution is not None: raise ValueError('Files takes depth maps at their own resolution: leave the resolution out')
+    if options.tta: raise ValueError('Files has no network that could look twice: leave --tta out')
     return FileDepth(argument)
 
 
 def _create_pseudo(argument, options):
     "`Pseudo`, which takes nothing after a colon."
     if argument is not None: raise ValueError(f'Pseudo takes nothing after its name, but got {argument!r}')
+    if options.tta: raise ValueError('Pseudo has no network that could look twice: leave --tta out')
     return Pseudo(options.seed, options.resolution)
 
 

@@ -579,10 +579,10 @@ def read_jobs(
 # %% ../nbs/02b_records.ipynb #8d71de66
 def gave_nothing(
     summary: RecordSummary,
-    sharded: bool,  # only a share of the work was done
+    sharded: bool = False,  # only a share of the work was done
 ) -> bool:
     "Is there no record where there should be one?"
-    return not summary.made + summary.reused and not (sharded and not summary.skipped)
+    return not summary.made + summary.reused and not (sharded and not summary.failed)
 
 @dataclass
 class JobsSummary:
@@ -590,17 +590,22 @@ class JobsSummary:
     done: list[tuple[str, RecordSummary]] = field(default_factory=list)  # title, and what it gave
     failed: list[tuple[str, str]] = field(default_factory=list)  # title, and why
 
+    @property
+    def failed_sources(self) -> int:
+        "Photos and clips that failed, of the jobs that are done."
+        return sum(len(summary.failed) for _, summary in self.done)
+
     def __str__(self) -> str:
-        lines = [f'{title}: {summary.made} made, {summary.reused} reused' for title, summary in self.done]
+        lines = [f'{title}: {summary.made} made, {summary.reused} reused' + f', {len(summary.failed)} sources failed' * bool(summary.failed) for title, summary in self.done]
         lines += [f'{title}: FAILED, {reason}' for title, reason in self.failed]
         total = [sum(getattr(summary, name) for _, summary in self.done) for name in ('made', 'reused')]
-        return '\n'.join(lines + [f'{len(self.done)} jobs done, {len(self.failed)} failed; records: {total[0]} made, {total[1]} reused'])
+        return '\n'.join(lines + [f'{len(self.done)} jobs done, {len(self.failed)} failed; records: {total[0]} made, {total[1]} reused' + f'; {self.failed_sources} sources failed' * bool(self.failed_sources)])
 
 def run_jobs(
     jobs: Iterable[tuple[str, Callable[[], RecordSummary]]],  # title, and what to call
     say: Callable[[str], None] = print,  # told what each job came to
     reason: Callable[[Exception], str] = str,  # an error in one line
-    sharded: bool = False,  # a share of the work may be empty
+    is_empty: Callable[[RecordSummary], bool] = gave_nothing,  # does it count as a failure?
 ) -> JobsSummary:
     "Do one job after the other; one that fails is reported and skipped."
     found = JobsSummary()
@@ -609,7 +614,7 @@ def run_jobs(
         try:
             summary = work()
             say(str(summary))
-            if gave_nothing(summary, sharded): found.failed.append((title, 'no records'))
+            if is_empty(summary): found.failed.append((title, 'no records'))
             else: found.done.append((title, summary))
         except Exception as error:
             found.failed.append((title, reason(error)))

@@ -224,9 +224,11 @@ def test_unreadable_pictures_among_others(tmp_path, damaged, photos):
     for part in ('train', 'eval'):
         for photo in (photos/part).iterdir(): (damaged/part/photo.name).write_bytes(photo.read_bytes())
     done = run(*make(damaged, tmp_path/'out'))
-    assert done.returncode == 0
-    for name in ('train/cut.jpg', 'eval/text.png'): assert name in done.stdout
-    assert files(tmp_path/'out')
+    assert done.returncode == 3 and done.stderr.splitlines()[-1].startswith('incomplete: 2 photos or clips failed')
+    for name in ('train/cut.jpg', 'eval/text.png'): assert f'failed {name}: ' in done.stdout
+    before = files(tmp_path/'out')
+    again = run(*make(damaged, tmp_path/'out'))
+    assert again.returncode == 3 and files(tmp_path/'out') == before
 
 
 @pytest.mark.parametrize('name', ['train/cut.jpg', 'eval/text.png'])

@@ -185,11 +185,11 @@ def hostile_folder(folder):
 def test_hostile_pictures(tmp_path):
     folder = hostile_folder(tmp_path/'photos')
     summary = make(folder, tmp_path/'out', num_samples=1)
-    bad = {'cut.jpg', 'short.JPG', 'cut.png', 'text.png', 'zero.png', 'strip.png'}
-    assert {name.split('/')[1] for name in summary.skipped} == bad
-    for name, reason in summary.skipped.items():
+    bad = {'cut.jpg', 'short.JPG', 'cut.png', 'text.png', 'zero.png'}
+    assert {name.split('/')[1] for name in summary.failed} == bad and {name.split('/')[1] for name in summary.skipped} == {'strip.png'}
+    for name, reason in summary.failed.items():
         assert '\n' not in reason and '0x' not in reason
-        assert f'skipped {name}: {reason}' in str(summary)
+        assert f'failed {name}: {reason}' in str(summary)
     assert summary.photos == 15 and summary.made > 0
     made = {record_note(path)['source'] for path in (tmp_path/'out/train').glob('*_M.png')}
     assert len(made) >= 6
@@ -212,7 +212,7 @@ def test_nothing_made(tmp_path):
     (tmp_path/'photos/train/text.png').write_text('no')
     summary = make(tmp_path/'photos', tmp_path/'out', divergence_level=1)
     assert (summary.made, summary.reused, summary.photos) == (0, 0, 2)
-    assert list(summary.skipped) == ['train/text.png'] and summary.rejected == 4
+    assert list(summary.failed) == ['train/text.png'] and summary.rejected == 4
 
 
 # Killed and run again

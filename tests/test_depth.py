@@ -187,7 +187,8 @@ class Bright(DepthModel):
 
 def test_one_scale_for_a_clip():
     frames, model = torch.rand(5, 3, 20, 30) * torch.linspace(.2, 1, 5).view(5, 1, 1, 1), Bright()
-    depth = model.infer_clip(iter(frames), [f'{t}.png' for t in range(5)], batch_size=2)
+    model.batch_size = 2
+    depth = model.infer_clip(iter(frames), [f'{t}.png' for t in range(5)])
     assert model.batches == [(2, ['0.png', '1.png']), (2, ['2.png', '3.png']), (1, ['4.png'])]
     bright = frames.mean(1, keepdim=True)
     assert torch.allclose(depth, (bright - bright.min()) / (bright.max() - bright.min()), atol=1e-6)
@@ -469,7 +470,8 @@ def test_networks_follow_a_film(standins):
         clip, followed = model.infer_clip(frames), torch.cat(list(model.follow(frames)))
         assert clip.shape == followed.shape == (6, 1, 98, 140) and clip.isfinite().all() and (clip.min(), clip.max()) == (0, 1)
         assert torch.equal(model.infer_clip(frames), clip)
-        assert torch.allclose(model.infer_clip(frames, batch_size=3), clip, atol=1e-2)
+        model.batch_size = 3
+        assert torch.allclose(model.infer_clip(frames), clip, atol=1e-2)
         raw = model.estimate(frames)
         assert torch.allclose(normalised(raw), clip, atol=1e-2)
 

@@ -1,5 +1,6 @@
 "Looking after records: damage, cleaning, splitting, shards, jobs, packs."
 import os, re, shutil, subprocess, sys
+from dataclasses import asdict
 from pathlib import Path
 
 import av
@@ -11,6 +12,7 @@ from commands import ENV, run
 from PIL import Image
 
 from inpaint_nb import datasets
+from inpaint_nb.depth import DepthModel, write_depth
 from inpaint_nb.datasets import InpaintDataset, encode_png, list_records, make_image_records
 from inpaint_nb.records import clean_records, data_folders, data_status, job_lines, pack_records, run_jobs, split_records, undo_split, verify_records
 from inpaint_nb.scenes import random_clip, random_scene
@@ -94,6 +96,73 @@ def test_conflict_is_one_line(photos, clips, images, films):
         with pytest.raises(ValueError, match='give another prefix') as refusal: work()
         assert '\n' not in str(refusal.value)
     assert (contents(images), contents(films)) == before
+
+
+@pytest.fixture(scope='session')
+def two_networks(tmp_path_factory):
+    "Two folders with weights for one name that differ in one number."
+    from safetensors.torch import load_file, save_file
+    from standins import write_weights
+    one = write_weights('Any_S', tmp_path_factory.mktemp('weights')/'one')
+    other = shutil.copytree(one, one.parent/'other')
+    tensors = load_file(one/'model.safetensors')
+    next(iter(tensors.values())).view(-1)[0] += 1
+    save_file(tensors, other/'model.safetensors', metadata={'format': 'pt'})
+    return one, other
+
+
+@pytest.mark.parametrize('video', [False, True])
+def test_other_weights_are_refused(photos, clips, two_networks, tmp_path, video):
+    one, other = two_networks
+    def work(weights, **options):
+        if video: return make_video_records(clips, tmp_path/'train', 'p', 'Any_S', 98, seq=4, skip_interval=0, size=128, divergence_level=3, depth_weights=weights, progress=False, **options)
+        return make_image_records(photos, tmp_path, 'p', 'Any_S', 98, size=128, divergence_level=3, depth_weights=weights, progress=False, **options)
+    made = work(one).made
+    before = contents(tmp_path)
+    assert made and work(shutil.copytree(one, tmp_path.parent/f'{tmp_path.name} elsewhere')).reused == made
+    for change in (dict(weights=other), dict(weights=one, tta=True)):
+        with pytest.raises(ValueError, match='other weights of Any_S: give another prefix' if change['weights'] == other else 'made with tta False, not True'): work(**change)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize('video', [False, True])
+def test_other_depth_maps_are_refused(photos, clips, tmp_path, video):
+    "One picture's map is another: its records are not continued, those of the others are."
+    sources = sorted(path for path in (clips if video else photos).rglob('*.png') if path.parent.name != '1')
+    for place in ('one', 'other'):
+        for number, path in enumerate(sources):
+            (tmp_path/place/path.parent.name).mkdir(parents=True, exist_ok=True)
+            depth = random_scene(number + 100 * (place == 'other' and path == sources[0]), size=Image.open(path).size[::-1]).depth
+            write_depth(depth, tmp_path/place/path.parent.name/f'{path.stem}.png')
+    def work(place):
+        options = dict(prefix='p', model_type=f'Files:{tmp_path/place}', size=128, divergence_level=3, progress=False, max_workers=1)
+        return make_video_records(clips, tmp_path/'out/train', seq=4, skip_interval=0, **options) if video else make_image_records(photos, tmp_path/'out', **options)
+    first = work('one')
+    assert first.made and bool(first.failed) == video  # a clip has no maps
+    before = contents(tmp_path/'out')
+    assert work('one').reused == first.made
+    with pytest.raises(ValueError, match='made with another depth map: give another prefix, or remove'): work('other')
+    assert contents(tmp_path/'out') == before
+
+
+def test_records_of_an_older_version_go_on(photos, tmp_path, monkeypatch):
+    "One that knew neither `tta` nor where depth came from."
+    with monkeypatch.context() as then:
+        then.setattr(datasets, 'asdict', lambda what: {name: value for name, value in asdict(what).items() if name != 'tta'})
+        then.setattr(DepthModel, 'origin', lambda *_: '')
+        made = make(photos, tmp_path).made
+    assert made and make(photos, tmp_path).reused == made
+    with pytest.raises(ValueError, match='made with tta False, not True'): datasets.check_records(tmp_path/'train', datasets.RecordOptions('one', 'Pseudo', size=128, divergence_level=3, tta=True))
+
+
+def test_looking_twice(photos, two_networks, tmp_path):
+    "Depth of the mirrored picture has a say: other records, and a model without a network refuses."
+    for tta in (False, True):
+        make_image_records(photos, tmp_path/str(tta), 'p', 'Any_S', 98, size=128, divergence_level=3, depth_weights=two_networks[0], tta=tta, progress=False)
+    once, twice = ({name: data for name, data in contents(tmp_path/str(tta)).items() if name.endswith('_M.png')} for tta in (False, True))
+    assert once and twice and once != twice
+    for model_type in ('Pseudo', 'Files'):
+        with pytest.raises(ValueError, match=f'{model_type} has no network that could look twice'): make_image_records(photos, tmp_path/'out', 'p', model_type, tta=True)
 
 
 # Damage
@@ -472,18 +541,40 @@ def test_a_share_of_broken_photos_is_an_error(tmp_path):
     shares = [run('inpaint_create_training_data', *line, '--shard', f'{place}/2').returncode for place in (1, 2)]
     assert sorted(shares) == [0, 1]  # there is nothing in the other
     (tmp_path/'jobs.yml').write_text(f"[{{dataset-dir: [{tmp_path/'photos'}, {tmp_path/'photos'}], data-dir: {tmp_path/'out'}, prefix: p, model-type: Pseudo}}]")
-    assert '0 jobs done, 2 failed' in run('inpaint_create_training_data', 'jobs', tmp_path/'jobs.yml', '--shard', '1/1').stdout
+    jobs = ['jobs', tmp_path/'jobs.yml', '--shard', '1/1']
+    assert '0 jobs done, 2 failed' in run('inpaint_create_training_data', *jobs).stdout
+    save_scene(tmp_path/'photos/eval/0.png', random_scene(0, size=(200, 260)).image)
+    done = run('inpaint_create_training_data', *jobs)
+    assert done.returncode == 3 and '2 jobs done, 0 failed' in done.stdout and '2 sources failed' in done.stdout
+
+
+def torchrun(tmp_path, *line):
+    (tmp_path/'program.py').write_text('import sys; from inpaint_nb.cli import create_training_data; sys.exit(create_training_data())')
+    done = subprocess.run([Path(sys.executable).parent/'torchrun', '--standalone', '--nproc_per_node', '2', tmp_path/'program.py', *map(str, line)], env=ENV, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('records: ') == 2
+    return done
 
 
 def test_torchrun(photos, images, tmp_path):
-    script = 'import sys; from inpaint_nb.cli import create_training_data; sys.exit(create_training_data())'
-    (tmp_path/'program.py').write_text(script)
-    torchrun = Path(sys.executable).parent/'torchrun'
-    done = subprocess.run([torchrun, '--standalone', '--nproc_per_node', '2', tmp_path/'program.py', 'inpaint', '--dataset-dir', photos, '-o', tmp_path/'out', '--prefix', 'one',
-                           '--model-type', 'Pseudo', '--size', '128', '--divergence-level', '3'], env=ENV, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count('records: ') == 2
+    "Two processes make what one makes; a damaged photo does not end the other process."
+    shutil.copytree(photos, tmp_path/'photos')
+    (tmp_path/'photos/train/broken.png').write_text('no picture')
+    done = torchrun(tmp_path, 'inpaint', '--dataset-dir', tmp_path/'photos', '-o', tmp_path/'out', '--prefix', 'one', '--model-type', 'Pseudo', '--size', 128, '--divergence-level', 3)
+    assert done.stdout.count('failed train/broken.png') == 1
     assert contents(tmp_path/'out') == {name: data for name, data in contents(images).items() if 'one_more' not in name}
+
+
+def test_network_in_parts(photos, clips, two_networks, tmp_path):
+    "A network's records, of photos and of clips: three shards, and two processes, make what one process makes."
+    options = dict(prefix='p', model_type='Any_S', depth_weights=two_networks[0], resolution=98, size=128, divergence_level=3)
+    for command, make, out, own in (('inpaint', make_image_records, 'images', dict(dataset_dir=photos)),
+                                    ('video_inpaint', make_video_records, 'films', dict(dataset_dir=clips, seq=4, skip_interval=4))):
+        for place, shard in (('whole', None), *(('shards', f'{number}/3') for number in (1, 2, 3))): make(data_dir=tmp_path/place/out, shard=shard, progress=False, **own, **options)
+        words = [word for name, value in (own | options).items() for word in (f"--{name.replace('_', '-')}", value)]
+        torchrun(tmp_path, command, *words, '-o', tmp_path/'processes'/out)
+    whole = contents(tmp_path/'whole')
+    assert len(whole) > 40 and contents(tmp_path/'shards') == whole and contents(tmp_path/'processes') == whole
 
 
 # Jobs

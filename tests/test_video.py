@@ -226,7 +226,7 @@ def test_broken_off(tmp_path):
     data = write(tmp_path/'clip.mp4', FRAMES * 4, container={'movflags': 'faststart'}).read_bytes()
     (tmp_path/'half.mp4').write_bytes(data[:len(data) * 6 // 10])
     summary = make(tmp_path/'half.mp4', tmp_path/'out', skip_interval=30)
-    assert summary.sequences > 0 and list(summary.damaged) == ['half.mp4'] and 'half.mp4' in str(summary)
+    assert summary.sequences > 0 and list(summary.failed) == ['half.mp4'] and 'half.mp4' in str(summary)
 
 
 @pytest.mark.parametrize('name, settings', [('clip.mkv', {}), ('clip.ts', {}), ('clip.flv', {}), ('clip.avi', dict(codec='mpeg4')), ('clip.mpg', dict(codec='mpeg2video'))])
@@ -461,7 +461,7 @@ def test_folder_of_clips(clip, tmp_path):
     for name in ('a.mp4', 'b.mp4'): shutil.copy(clip, tmp_path/'in'/name)
     (tmp_path/'in/c.mp4').write_text('no video')
     summary = make(tmp_path/'in', tmp_path/'in/out', skip_interval=100)
-    assert summary.clips == 1 and 'same content as a.mp4' in summary.skipped['b.mp4'] and summary.skipped['c.mp4'].startswith('no clip that can be read: it is damaged')
+    assert summary.clips == 1 and 'same content as a.mp4' in summary.skipped['b.mp4'] and summary.failed['c.mp4'].startswith('no clip that can be read: it is damaged')
     assert make(tmp_path/'in', tmp_path/'in/out', skip_interval=100).made == 0
 
 
@@ -474,7 +474,7 @@ def test_depth_from_files(tmp_path):
         Image.fromarray(FRAMES[number]).save(tmp_path/f'shot/{number}.png')
         if number < 3: write_depth(depth, tmp_path/f'maps/{number}.png')
     done = make(tmp_path/'shot', tmp_path/'out', model_type=f"Files:{tmp_path/'maps'}", skip_interval=0, size=512)
-    assert 'no depth map for' in done.skipped['shot'] and done.made >= 1
+    assert 'no depth map for' in done.failed['shot'] and done.made >= 1
     for name in list_clip_records(tmp_path/'out'):
         masks = [read_record(tmp_path/'out'/name, f'{t:04}')[1] for t in (0, 1)]
         assert (masks[0] > 0).mean() > .005 and np.array_equal(*masks)
