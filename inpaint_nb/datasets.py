@@ -6,14 +6,15 @@
 __all__ = ['PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS', 'NOTE', 'LEAST_HOLE', 'RIM', 'list_photos',
            'batch_of_one', 'photo_size', 'read_photo', 'keyed_random', 'draw_divergence', 'PhotoParameters',
            'working_size', 'draw_parameters', 'place_photo', 'photo_holes', 'two_pictures', 'window_sums',
-           'draw_places', 'best_crop', 'encode_png', 'record_note', 'encode_record', 'write_files', 'write_record',
-           'RecordOptions', 'PhotoError', 'PhotoUnfit', 'open_photo', 'photo_depth', 'photo_crops', 'options_of',
-           'check_options', 'finished_records', 'check_records', 'digest_files', 'write_journal', 'read_journal',
-           'known_empty', 'own_share', 'share_of', 'share_keys', 'run_in_order', 'count_workers', 'one_thread_each',
-           'PhotoResult', 'RecordSummary', 'RecordMaker', 'make_folder', 'make_image_records', 'list_records',
-           'read_record', 'record_sheet', 'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop',
-           'grid_crop', 'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour',
-           'Pack', 'record_stamps', 'find_pack', 'InpaintDataset', 'HardExampleSampler']
+           'draw_places', 'best_crop', 'encode_png', 'parse_note', 'record_note', 'encode_record', 'write_files',
+           'write_record', 'RecordOptions', 'PhotoError', 'PhotoUnfit', 'open_photo', 'photo_depth', 'photo_crops',
+           'options_of', 'check_options', 'records_of', 'finished_records', 'check_records', 'digest_files',
+           'write_journal', 'read_journal', 'read_split', 'known_empty', 'own_share', 'share_of', 'share_keys',
+           'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult', 'RecordSummary', 'shown', 'RecordMaker',
+           'make_folder', 'make_image_records', 'list_records', 'read_record', 'record_sheet', 'record_page',
+           'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop', 'adjust_brightness',
+           'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'Pack', 'record_stamps', 'find_pack',
+           'InpaintDataset', 'HardExampleSampler']
 
 # %% ../nbs/02_datasets.ipynb #6408ed43
 import hashlib, html, json, math, os, random, re, signal, struct, tempfile, threading, time, warnings, zlib
@@ -273,11 +274,26 @@ def encode_png(
     chunk = struct.pack('>I', len(text) - 4) + text + struct.pack('>I', zlib.crc32(text))
     return data[:33] + chunk + data[33:]
 
+_KINDS = {'options': dict, 'source': str, 'depth': str, 'parameters': dict, 'kept': list, 'frames': list, 'start': int}  # in a note
+_OPTION_KINDS = {'prefix': str, 'model_type': str, 'size': int, 'num_samples': int}
+
+def parse_note(
+    text: str,  # JSON
+) -> dict:
+    "What a note says, if it is a note."
+    note = json.loads(text)
+    if not isinstance(note, dict) or not all(isinstance(note.get(name, kind()), kind) for name, kind in _KINDS.items()): raise ValueError
+    if note.get('options') and not all(isinstance(note['options'].get(name), kind) for name, kind in _OPTION_KINDS.items()): raise ValueError
+    if not all(isinstance(kept, list) and [*map(type, kept)] == [int, int] for kept in note.get('kept', ())): raise ValueError
+    return note
+
 def record_note(
     mask_file: Path,  # ..._M.png
 ) -> dict:  # empty for a record made elsewhere
     "What a record says about its making."
-    with Image.open(mask_file) as image: return json.loads(image.info.get(NOTE.decode(), '{}'))
+    with Image.open(mask_file) as image: text = image.info.get(NOTE.decode(), '{}')
+    try: return parse_note(text)
+    except ValueError: raise ValueError(f'{mask_file} has a note that cannot be read: delete it, then make the records again') from None
 
 # %% ../nbs/02_datasets.ipynb #ed6e75b3
 def _write_whole(path: Path, data: bytes):
@@ -286,6 +302,11 @@ def _write_whole(path: Path, data: bytes):
     try:
         beside.write_bytes(data)
         os.replace(beside, path)
+    except FileNotFoundError:
+        if not path.exists(): raise  # otherwise another run of the same command was a moment faster
+    except OSError as error:
+        error.filename = error.filename or f'{path}'  # a full disk does not say which
+        raise
     finally: beside.unlink(missing_ok=True)
 
 def encode_record(
@@ -373,8 +394,7 @@ def open_photo(
 # %% ../nbs/02_datasets.ipynb #71312432
 def _placed_depth(model, image: Image.Image, path: Path, parameters: PhotoParameters) -> Tensor:
     "Depth of a whole photo, then placed like the photo."
-    try: depth = model.infer(batch_of_one(image), [path])
-    except (FileNotFoundError, ValueError) as error: raise PhotoError(str(error)) from None
+    depth = model.infer(batch_of_one(image), [path])
     depth = Image.fromarray(depth[0, 0].cpu().numpy()).resize(image.size, Image.Resampling.BILINEAR)
     return torch.from_numpy(place_photo(depth, replace(parameters, resample='BILINEAR')))[None, None]
 
@@ -386,7 +406,8 @@ def photo_depth(
     parameters: PhotoParameters,  # what was drawn for this photo
 ) -> Tensor:  # 1,1,H,W, 0..1, 1 is nearest
     "Depth of a placed photo."
-    depth = _placed_depth(model, image, path, parameters) if model.needs_paths else model.infer(batch_of_one(picture)).cpu()
+    try: depth = _placed_depth(model, image, path, parameters) if model.needs_paths else model.infer(batch_of_one(picture)).cpu()
+    except (FileNotFoundError, ValueError) as error: raise PhotoError(str(error)) from None
     return match_depth(dilate_edge(depth, parameters.edge_dilation), *picture.shape[:2])
 
 # %% ../nbs/02_datasets.ipynb #90e3bbbf
@@ -431,6 +452,15 @@ def check_options(
     if depth and note.get('depth', depth) != depth:
         raise ValueError(f"{mask_file} was made with {'another depth map' if now.model_type == 'Files' else f'other weights of {now.model_type}'}: give another prefix, or remove the records of this one")
 
+def records_of(
+    folder: Path,  # of the records
+    options: RecordOptions,
+    source: str,  # digest of the photo's content
+) -> dict[tuple[int, int], Path]:  # (number, sample): mask
+    "The records of a photo that are there."
+    stems = {(number, sample): options.stem(source, number, sample) for number in (1, 2) for sample in range(options.num_samples)}
+    return {key: folder/f'{stem}_M.png' for key, stem in stems.items() if all((folder/f'{stem}_{part}.png').exists() for part in 'CM')}
+
 def finished_records(
     folder: Path,  # of the records
     options: RecordOptions,
@@ -438,14 +468,13 @@ def finished_records(
     depth: str = '',  # `origin` of its depth; empty: not known
 ) -> int | None:  # records of this photo; None: some are missing
     "How many records of a photo are there, if none is missing."
-    stems = {(number, sample): options.stem(source, number, sample) for number in (1, 2) for sample in range(options.num_samples)}
-    there = {key: folder/f'{stem}_M.png' for key, stem in stems.items() if all((folder/f'{stem}_{part}.png').exists() for part in 'CM')}
+    there = records_of(folder, options, source)
     for mask_file in there.values():
         try: note = record_note(mask_file)
-        except OSError: return None
+        except (OSError, ValueError): return None
         check_options(mask_file, note, options, depth)
         if note['options']['num_samples'] < options.num_samples: return None
-        return len(there) if {tuple(kept) for kept in note['kept']} & stems.keys() <= there.keys() else None
+        return len(there) if {(number, sample) for number, sample in note['kept'] if sample < options.num_samples} <= there.keys() else None
 
 # %% ../nbs/02_datasets.ipynb #0e2d9fed
 def check_records(
@@ -458,7 +487,7 @@ def check_records(
     ours = [name for name in names if name[:-6].rsplit('_', 3)[0] == options.label]
     for name in ours:
         try: note = record_note(folder/name)
-        except OSError: continue  # damaged: its photo is done again
+        except (OSError, ValueError): continue  # damaged: its photo is done again
         return check_options(folder/name, note, options, depth) if note else None
 
 # %% ../nbs/02_datasets.ipynb #53bbd48f
@@ -487,6 +516,15 @@ def read_journal(
     except (OSError, ValueError): return {}
     return entry if isinstance(entry, dict) else {}
 
+def read_split(
+    folder: Path,  # of the records: train/
+) -> dict:  # empty if nothing was moved to eval/
+    "What `split` has moved; a damaged file must not look like none."
+    split = read_journal(folder, 'split')
+    if not isinstance(split.get('sources'), list) and (folder/'.split.json').exists():
+        raise ValueError(f'{folder/".split.json"} is damaged, so that nobody knows which sources live in eval/: delete it, move the records of eval/ back to train/, then split again')
+    return split
+
 # %% ../nbs/02_datasets.ipynb #c6e3598c
 def known_empty(
     entry: dict,  # of the journal
@@ -506,7 +544,8 @@ def own_share(
     found = re.fullmatch(r'(\d+)/(\d+)', shard or '1/1')
     place, parts = map(int, found.groups()) if found else (0, 0)
     if not 1 <= place <= parts: raise ValueError(f"shard must be I/N with I from 1 to N, such as 2/3, not {shard}")
-    rank, ranks = (int(os.environ.get(name, default)) for name, default in (('RANK', 0), ('WORLD_SIZE', 1)))  # of torchrun
+    ranks = int(os.environ.get('WORLD_SIZE', 1))  # of torchrun, as RANK
+    rank = int(os.environ.get('RANK', 0)) if ranks > 1 else 0
     return (place - 1) * ranks + rank, parts * ranks
 
 def share_of(
@@ -589,6 +628,7 @@ class PhotoResult:
     reused: int = 0  # records that were there already
     rejected: int = 0  # crops with too little hole, if its records were made now
     enlarged: bool = False  # if its records were made now
+    empty: bool = False  # no crop has enough hole
     skipped: str = ''  # reason, if no records are wanted of it
     failed: str = ''  # reason, if it should have given records
 
@@ -599,6 +639,7 @@ class RecordSummary:
     reused: int = 0  # records that were there already
     rejected: int = 0  # crops with too little hole, of photos whose records were made now
     enlarged: list[str] = field(default_factory=list)  # photos whose records were made now
+    empty: int = 0  # photos of which no crop has enough hole
     skipped: dict[str, str] = field(default_factory=dict)  # photo that no records are wanted of: reason
     failed: dict[str, str] = field(default_factory=dict)  # photo that should have given records: reason
     photos: int = 0
@@ -609,7 +650,7 @@ class RecordSummary:
 def add(self: RecordSummary, result: PhotoResult):
     "Count one photo in."
     self.photos += 1
-    self.made += result.made; self.reused += result.reused; self.rejected += result.rejected
+    for name in ('made', 'reused', 'rejected', 'empty'): setattr(self, name, getattr(self, name) + getattr(result, name))
     if result.enlarged: self.enlarged.append(result.name)
     if result.skipped: self.skipped[result.name] = result.skipped
     if result.failed: self.failed[result.name] = result.failed
@@ -624,29 +665,46 @@ def __str__(self: RecordSummary) -> str:
     "Lines for a person to read."
     rate = f'{self.made / self.seconds:.1f} records/s, {self.photos / self.seconds:.1f} photos/s' if self.seconds else ''
     lines = [f"records: {self.made} made, {self.reused} reused; photos: {self.photos} in {self.seconds:.1f} s ({rate})"]
-    if self.rejected: lines.append(f"crops left out in this run, no more than {LEAST_HOLE} hole pixels: {self.rejected}")
+    if self.rejected: lines.append(f"crops left out in this run, with {LEAST_HOLE} hole pixels or fewer: {self.rejected}")
+    if self.empty: lines.append(f"photos without records, since no crop has more than {LEAST_HOLE} hole pixels: {self.empty}")
     if self.enlarged:
         more = ', ...' if len(self.enlarged) > 5 else ''
-        lines.append(f"photos enlarged in this run, smaller than the working size: {len(self.enlarged)} ({', '.join(self.enlarged[:5])}{more})")
+        lines.append(f"photos enlarged in this run, smaller than the 720 or 1080 pixels at which holes are made: {len(self.enlarged)} ({', '.join(self.enlarged[:5])}{more})")
     return '\n'.join(lines + self.left_out())
 
 # %% ../nbs/02_datasets.ipynb #b696093c
+def shown(
+    name: str,  # of a file
+) -> str:  # can be printed, in one line
+    "A file's name for people."
+    return ''.join(sign if sign.isprintable() else sign.encode('unicode_escape').decode() for sign in name)
+
+# %% ../nbs/02_datasets.ipynb #57cb9120
 class RecordMaker:
     "Makes the records of one folder of photos, in any number of threads."
-    def __init__(self, folder: Path, options: RecordOptions, model: DepthModel):
+    def __init__(self, folder: Path, options: RecordOptions, model: DepthModel, sources: dict | None = None):
         self.folder, self.options, self.model = folder, options, model
         self.stop = threading.Event()
-        self.sources = {}  # record number: digest and name of the photo
-        self.moved = {*read_journal(folder, 'split').get('sources', ())}  # record numbers that live in eval/ now
-        self.made_with = {'options': asdict(options), 'depth_model': model.name, 'licence': getattr(model, 'licence', None), 'version': __version__}
+        self.sources = {} if sources is None else sources  # record number: digest and name of the photo; makers of train/ and eval/ share them
+        self.moved = {*read_split(folder).get('sources', ())}  # record numbers that live in eval/ now
+        self.made_with = {'options': asdict(options), 'depth_model': model.name, 'licence': model.licence, 'version': __version__,
+                          'made_for': folder.name if folder.name in ('train', 'eval') else ''}
 
     def home(self, source: str) -> Path:
         "Where the records of a source are."
         return self.folder.parent/'eval' if source[:8] in self.moved else self.folder
 
+    def restore(self, home: Path, source: str, name: str):
+        "Write a line of the journal that was lost, from the records."
+        note = record_note(next(iter(records_of(home, self.options, source).values())))
+        masks = records_of(home, replace(self.options, num_samples=note['options']['num_samples']), source).values()
+        records = {mask.name[:-6]: digest_files((home/f'{mask.name[:-6]}_{part}.png').read_bytes() for part in 'CM') for mask in masks}
+        facts = {'options': note['options'], 'version': 'unknown', 'name': name, 'source': source, 'depth': note.get('depth', ''), 'records': records}
+        write_journal(home, self.options.group(source), self.made_with | facts)
+
     def plan(self, photo: Path) -> Callable[[], PhotoResult]:
         "What is left to do for a photo."
-        name = f'{photo.parent.name}/{photo.name}'
+        name = shown(f'{photo.parent.name}/{photo.name}')
         done = partial(partial, PhotoResult, name)
         try: data = photo.read_bytes()
         except OSError as error: return done(failed=f'cannot be read: {error.strerror}')
@@ -654,7 +712,10 @@ class RecordMaker:
         first, owner = self.sources.setdefault(source[:8], (source, name))
         if owner != name: return done(skipped=f"{'same picture as' if first == source else 'same record number as'} {owner}")
         home, depth = self.home(source), self.model.origin([photo])
-        reused = 0 if known_empty(read_journal(home, self.options.group(source)), self.options, depth) else finished_records(home, self.options, source, depth)
+        line = read_journal(home, self.options.group(source))
+        if known_empty(line, self.options, depth): return done(empty=True)
+        reused = finished_records(home, self.options, source, depth)
+        if reused and not line: self.restore(home, source, name)
         return partial(self.make, name, photo, data, source, depth) if reused is None else done(reused=reused)
 
 # %% ../nbs/02_datasets.ipynb #c84eb8f3
@@ -686,7 +747,7 @@ def make(self: RecordMaker, name: str, path: Path, data: bytes, source: str, ori
     for stem, pair in files.items():
         self.go_on()
         write_files(self.home(source), stem, pair)
-    return PhotoResult(name, len(crops), rejected=2 * options.num_samples - len(crops), enlarged=enlarged)
+    return PhotoResult(name, len(crops), rejected=2 * options.num_samples - len(crops), enlarged=enlarged, empty=not crops)
 
 # %% ../nbs/02_datasets.ipynb #f2ea3678
 def _photo_folders(dataset_dir: Path, eval_only: bool) -> dict[str, list[Path]]:
@@ -717,7 +778,7 @@ def make_image_records(
     data_dir: str | Path,  # where records go, into `train/` and `eval/`
     prefix: str,  # first part of the records' names
     model_type: str,  # name of the depth model, for files with their folder: Files:FOLDER
-    resolution: int | None = None,  # of the depth model, pixels
+    resolution: int | None = None,  # short side at which depth is worked out, pixels; default: the depth model's own
     size: int = 512,  # side of a record, pixels
     num_samples: int = 2,  # crops of each of a photo's two pictures
     divergence_level: int = 1,  # 1, 2 or 3: how large the holes are
@@ -741,11 +802,14 @@ def make_image_records(
     model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, batch_size=depth_batch_size, device=choose_device(gpu), tta=tta)
     folders = {part: make_folder(Path(data_dir)/part) for part in photos}
     for folder in folders.values(): check_records(folder, options, model.origin())
-    summary = RecordSummary()
+    summary, sources = RecordSummary(), {}
+    if share[1] > 1:
+        ours = {*share_of(share_keys([file for files in photos.values() for file in files]), share)}
+        photos = {part: [file for file in files if file in ours] for part, files in photos.items()}
+    makers = {part: RecordMaker(folder, options, model, sources) for part, folder in folders.items()}
     with one_thread_each():
         for part, files in photos.items():
-            if share[1] > 1: files = share_of(share_keys(files), share)
-            maker = RecordMaker(folders[part], options, model)
+            maker = makers[part]
             results = run_in_order(map(maker.plan, files), workers, maker.stop)
             with closing(results), tqdm(total=len(files), desc=part, unit=' photos', disable=not progress) as bar:
                 for result in results:

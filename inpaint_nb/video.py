@@ -7,12 +7,12 @@ __all__ = ['AHEAD', 'VIDEO_ENDINGS', 'ClipError', 'ClipUnfit', 'DecordReader', '
            'PictureReader', 'Clip', 'open_clip', 'sample_frames', 'thumbnail', 'shot_change', 'number_shots',
            'ClipOptions', 'Shot', 'next_shot', 'place_frames', 'frame_paths', 'shrunk', 'clip_depth', 'crop_holes',
            'crop_places', 'clip_crops', 'encode_clip_record', 'write_clip_files', 'write_clip_record', 'clip_note',
-           'clip_digest', 'finished_sequence', 'check_clip_records', 'ClipResult', 'ClipSummary', 'ClipMaker',
-           'list_clips', 'make_video_records', 'list_clip_records', 'clip_pages', 'flip_book', 'ClipBrowser',
-           'jitter_channels', 'VideoDataset']
+           'clip_digest', 'records_of_sequence', 'finished_sequence', 'being_written', 'check_clip_records',
+           'ClipResult', 'ClipSummary', 'ClipMaker', 'list_clips', 'make_video_records', 'list_clip_records',
+           'clip_pages', 'flip_book', 'ClipBrowser', 'jitter_channels', 'VideoDataset']
 
 # %% ../nbs/02a_video.ipynb #2e414f21
-import base64, hashlib, html, os, re, shutil, threading, time
+import base64, hashlib, html, os, re, shutil, socket, threading, time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -27,6 +27,7 @@ import av
 import cv2
 import ipywidgets as widgets
 import numpy as np
+import psutil
 import torch
 from fastcore.basics import patch
 from IPython.display import HTML, display
@@ -36,7 +37,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from .datasets import (
-    LEAST_HOLE, RIM, PhotoError, PhotoParameters, RecordMaker, RecordOptions, RecordSummary, check_options, one_thread_each, best_crop, count_workers, digest_files, draw_parameters, encode_record, find_pack,
+    LEAST_HOLE, RIM, shown, PhotoError, PhotoParameters, RecordMaker, RecordOptions, RecordSummary, check_options, one_thread_each, best_crop, count_workers, digest_files, draw_parameters, encode_record, find_pack,
     grid_crop, hard_crop, keyed_random, known_empty, list_photos, list_records, make_folder, own_share, photo_depth, photo_holes, place_photo, read_journal, read_photo, read_record, record_note,
     record_page, run_in_order, share_of, thicken_mask, write_files, write_journal)
 from .depth import DepthModel, choose_device, create_depth_model
@@ -129,8 +130,9 @@ class AVReader:
         raise ClipError(f'it ends after {self.next} frames' if self.next else 'there are no frames in it')
 
     def close(self):
-        "Forget the file."
+        "Forget the file, and end the decoder's threads."
         self.container.close()
+        self.frames = iter(())
 
 # %% ../nbs/02a_video.ipynb #0e1b2978
 def natural_order(
@@ -478,19 +480,23 @@ def encode_clip_record(
     "The files of a record."
     return [encode_record(picture, mask, {} if number else note) for number, (picture, mask) in enumerate(zip(pictures, masks))]
 
+_COMPUTER = socket.gethostname().replace('.', '-')
+
 def write_clip_files(
     folder: Path,  # of the records
     stem: str,  # name of the record's own folder
     frames: list[tuple[bytes, bytes]],  # of `encode_clip_record`
 ):
     "Write the frames of a record, all or none."
-    part, old = folder/f'.{stem}.part', folder/f'.{stem}.old.part'
+    part, old = (folder/f'.{stem}.{_COMPUTER}-{os.getpid()}{ending}.part' for ending in ('', '.old'))  # another run may be at the same record
     try:
         for rest in (part, old): shutil.rmtree(rest, ignore_errors=True)
         part.mkdir()
         for number, files in enumerate(frames): write_files(part, f'{number:04}', files)
-        if (folder/stem).exists(): (folder/stem).rename(old)
-        part.rename(folder/stem)
+        with suppress(FileNotFoundError): (folder/stem).rename(old)
+        try: part.rename(folder/stem)
+        except OSError:
+            if not (folder/stem).exists(): raise  # otherwise the other run was a moment faster
     finally:
         for rest in (part, old): shutil.rmtree(rest, ignore_errors=True)
 
@@ -528,6 +534,16 @@ def clip_digest(
     return hashlib.sha256(b''.join(map(_digest_file, frame_files(path)))).hexdigest()
 
 # %% ../nbs/02a_video.ipynb #e0fc37fc
+def records_of_sequence(
+    folder: Path,  # of the records
+    options: ClipOptions,
+    source: str,  # digest of the clip
+    number: int,  # of the sequence, from 0
+) -> dict[tuple[int, int], Path]:  # (half, sample): folder of the record
+    "The records of a sequence that are there."
+    stems = {(half, sample): options.stem(source, 2 * number + half, sample) for half in (1, 2) for sample in range(options.num_samples)}
+    return {key: folder/stem for key, stem in stems.items() if (folder/stem).is_dir()}
+
 def finished_sequence(
     folder: Path,  # of the records
     options: ClipOptions,
@@ -536,18 +552,25 @@ def finished_sequence(
     origin: Callable[[list[int]], str] = lambda numbers: '',  # of frames' numbers: digest of what their depth comes from
 ) -> tuple[int, int] | None:  # records, and where the sequence began; None: some are missing
     "What is there of a sequence, if none of its records is missing."
-    stems = {(half, sample): options.stem(source, 2 * number + half, sample) for half in (1, 2) for sample in range(options.num_samples)}
-    there = {key: folder/stem for key, stem in stems.items() if (folder/stem).is_dir()}
+    there = records_of_sequence(folder, options, source, number)
     if not there: return None
     for record in there.values():
         try: note = clip_note(record)
-        except OSError: return None
+        except (OSError, ValueError): return None
         check_options(record, note, options, origin(note.get('frames', ())))
         if not {f'{t:04}_{part}.png' for t in range(len(note['frames'])) for part in 'CM'} <= set(os.listdir(record)): return None
         if note['options']['num_samples'] < options.num_samples: return None
-    return (len(there), note['start']) if {tuple(kept) for kept in note['kept']} & stems.keys() <= there.keys() else None
+    return (len(there), note['start']) if {(half, sample) for half, sample in note['kept'] if sample < options.num_samples} <= there.keys() else None
 
 # %% ../nbs/02a_video.ipynb #1c485148
+def being_written(
+    part: Path,  # unfinished record
+) -> bool:
+    "Is there still a run that writes it? Of another computer's nobody can tell, but a file comes every second."
+    found = re.search(r'\.([^.]+)-(\d+)(\.old)?\.part$', part.name)
+    if found and found[1] == _COMPUTER: return psutil.pid_exists(int(found[2])) and int(found[2]) != os.getpid()
+    return bool(found) and time.time() - part.stat().st_mtime < 600
+
 def check_clip_records(
     folder: Path,  # of the records
     options: ClipOptions,
@@ -558,10 +581,10 @@ def check_clip_records(
     begin = f'{options.label}_{source[:8]}_'
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     for name in names:
-        if name.startswith(f'.{begin}') and name.endswith('.part'): shutil.rmtree(folder/name)
+        if name.startswith(f'.{begin}') and name.endswith('.part') and not being_written(folder/name): shutil.rmtree(folder/name, ignore_errors=True)
     for name in filter(lambda name: name.startswith(begin), names):
         try: note = clip_note(folder/name)
-        except OSError: continue  # damaged: made again
+        except (OSError, ValueError): continue  # damaged: made again
         return check_options(folder/name, note, options, depth) if note else None
 
 # %% ../nbs/02a_video.ipynb #98c15ef7
@@ -573,6 +596,7 @@ class ClipResult:
     reused: int = 0  # records that were there already
     rejected: int = 0  # crops with too little hole
     place: int = 0  # sampled frames up to its end
+    empty: int = 0  # 1: no crop has enough hole
     cuts: int = 0  # seen on the way
     lost: int = 0  # frames left out because a cut was too near
     failed: str = ''  # reason, if it should have given records
@@ -589,15 +613,16 @@ class ClipSummary(RecordSummary):
         result: ClipResult,  # of `ClipMaker.make`
     ):
         "Count one sequence in."
-        for name in ('sequences', 'made', 'reused', 'rejected', 'cuts', 'lost'): setattr(self, name, getattr(self, name) + getattr(result, name))
+        for name in ('sequences', 'made', 'reused', 'rejected', 'empty', 'cuts', 'lost'): setattr(self, name, getattr(self, name) + getattr(result, name))
 
     def __str__(self) -> str:
         rate = f' ({self.made / self.seconds:.2f} records/s)' if self.seconds and self.made else ''
         lines = [f'records: {self.made} made, {self.reused} reused; clips: {self.clips}, sequences: {self.sequences} in {self.seconds:.1f} s{rate}']
         if self.cuts: lines.append(f'cuts: {self.cuts}, frames left out because a cut was too near: {self.lost}')
-        if self.rejected: lines.append(f'crops left out, no more than {LEAST_HOLE} hole pixels per frame: {self.rejected}')
+        if self.rejected: lines.append(f'crops left out in this run, with {LEAST_HOLE} hole pixels per frame or fewer: {self.rejected}')
+        if self.empty: lines.append(f'sequences without records, since no crop has more than {LEAST_HOLE} hole pixels per frame: {self.empty}')
         more = ', ...' if len(self.enlarged) > 5 else ''
-        if self.enlarged: lines.append(f"clips enlarged, shorter side less than 1080 pixels: {len(self.enlarged)} ({', '.join(self.enlarged[:5])}{more})")
+        if self.enlarged: lines.append(f"clips enlarged, smaller than the 720 or 1080 pixels at which holes are made: {len(self.enlarged)} ({', '.join(self.enlarged[:5])}{more})")
         return '\n'.join(lines + self.left_out())
 
 # %% ../nbs/02a_video.ipynb #1e361037
@@ -654,7 +679,24 @@ def finished(
     "What is there of a sequence, if nothing is missing."
     entry, origin = read_journal(self.home(source), self.line(source, sequence)), partial(self.origin, clip)
     if known_empty(entry, self.options, origin(entry.get('frames', ()))): return 0, entry['start']
-    return finished_sequence(self.home(source), self.options, source, sequence, origin)
+    done = finished_sequence(self.home(source), self.options, source, sequence, origin)
+    if done and done[0] and not entry: self.restore(self.home(source), clip, source, sequence)
+    return done
+
+@patch
+def restore(
+    self: ClipMaker,
+    home: Path,  # of the records
+    clip: Clip,  # that the sequence is of
+    source: str,  # its digest
+    sequence: int,  # number, from 0
+):
+    "Write a line of the journal that was lost, from the records."
+    note = clip_note(next(iter(records_of_sequence(home, self.options, source, sequence).values())))
+    folders = records_of_sequence(home, replace(self.options, num_samples=note['options']['num_samples']), source, sequence).values()
+    records = {folder.name: digest_files(path.read_bytes() for path in sorted(folder.iterdir())) for folder in folders}
+    facts = {'options': note['options'], 'version': 'unknown', 'name': shown(clip.path.name), 'source': source, 'depth': note.get('depth', ''), 'start': note['start'], 'frames': note['frames']}
+    write_journal(home, self.line(source, sequence), self.made_with | facts | {'records': records})
 
 @patch
 def jobs(
@@ -673,7 +715,7 @@ def jobs(
                 if finished: shot = Shot(finished[1])
                 else: shot = self.wait_and_read(read, numbers, start)
                 place = min(shot.start + options.seq, len(numbers))
-                if finished: yield partial(ClipResult, reused=finished[0], place=place)
+                if finished: yield partial(ClipResult, reused=finished[0], empty=not finished[0], place=place)
                 else: yield partial(self.make, clip, source, sequence, shot, place)
                 sequence, start = sequence + 1, shot.start + options.seq + options.skip_interval
     except ClipError as error: self.trouble = str(error)
@@ -721,9 +763,9 @@ def make_records(
     note = {'options': asdict(options), 'source': source, 'depth': origin, 'start': shot.start, 'frames': shot.numbers, 'parameters': asdict(parameters), 'kept': sorted(crops)}
     files = {options.stem(source, 2 * sequence + number, sample): self.go_on() or encode_clip_record(*crop, note) for (number, sample), crop in crops.items()}
     records = {stem: digest_files(chain(*frames)) for stem, frames in files.items()}
-    write_journal(self.home(source), self.line(source, sequence), self.made_with | {'name': clip.path.name, 'source': source, 'depth': origin, 'start': shot.start, 'frames': shot.numbers, 'records': records})
+    write_journal(self.home(source), self.line(source, sequence), self.made_with | {'name': shown(clip.path.name), 'source': source, 'depth': origin, 'start': shot.start, 'frames': shot.numbers, 'records': records})
     for stem, frames in files.items(): self.go_on() or write_clip_files(self.home(source), stem, frames)
-    return replace(result, made=len(crops), rejected=2 * options.num_samples - len(crops))
+    return replace(result, made=len(crops), rejected=2 * options.num_samples - len(crops), empty=not crops)
 
 # %% ../nbs/02a_video.ipynb #cb412b05
 VIDEO_ENDINGS = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.ts', '.mts', '.m2ts', '.mpg', '.mpeg', '.wmv', '.flv', '.ogv', '.3gp', '.gif', '.y4m')
@@ -772,14 +814,14 @@ def _one_clip(path: Path, source: str, maker: ClipMaker, workers: int, summary: 
     with closing(results), tqdm(total=len(sample_frames(clip.times, maker.options.max_fps)), desc=path.name[:24], unit=' frames', disable=not progress) as bar:
         for result in results:
             summary.add(result)
-            if result.failed: summary.failed.setdefault(path.name, result.failed)
+            if result.failed: summary.failed.setdefault(shown(path.name), shown(result.failed))
             bar.update(result.place - bar.n)
             bar.set_postfix(records=summary.made + summary.reused)
         if not maker.trouble: bar.update(bar.total - bar.n)
     maker.stop.clear()
-    if min(clip.size) < 1080: summary.enlarged.append(path.name)
+    if min(clip.size) < 1080: summary.enlarged.append(shown(path.name))
     trouble = maker.trouble or clip.missing and f'{path}: breaks off, about {clip.missing} frames are missing at its end'
-    if trouble: summary.failed.setdefault(path.name, _without(path, trouble))
+    if trouble: summary.failed.setdefault(shown(path.name), shown(_without(path, trouble)))
 
 # %% ../nbs/02a_video.ipynb #bf7c8290
 def make_video_records(
@@ -823,7 +865,7 @@ def make_video_records(
             try: _one_clip(path, sources.get(path, ''), maker, workers, summary, progress)
             except ClipError as error:
                 if dataset_dir == path: raise
-                (summary.skipped if isinstance(error, ClipUnfit) else summary.failed)[path.name] = _without(path, str(error))
+                (summary.skipped if isinstance(error, ClipUnfit) else summary.failed)[shown(path.name)] = shown(_without(path, str(error)))
             else: summary.clips += 1
     summary.seconds = time.monotonic() - start
     return summary

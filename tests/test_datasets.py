@@ -1,5 +1,5 @@
 "Records on disk: golden numbers, hostile pictures, several workers, kill and rerun."
-import json, os, random, signal, subprocess, sys, time
+import json, os, random, shutil, signal, subprocess, sys, time, zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from inpaint_nb import datasets
 from inpaint_nb.datasets import (HardExampleSampler, InpaintDataset, grid_crop, keyed_random, list_records, make_image_records,
                                  photo_size, read_photo, read_record, record_note, thicken_mask, write_record)
+from inpaint_nb.depth import DepthModel
 from inpaint_nb.scenes import random_scene
 
 GOLDEN = Path(__file__).parents[2]/'shared/reference/golden'
@@ -345,3 +346,68 @@ def test_resumed_sampler_draws_the_same():
     second = HardExampleSampler(20, 30, seed=9)
     second.load_state_dict(first.state_dict())
     assert [epoch(second, number) for number in (2, 3)] == expected[2:]
+
+
+# Names, notes and lines of the journal that are not as they should be
+
+def test_a_photo_to_judge_is_not_learnt_from(photos, tmp_path):
+    shutil.copytree(photos, tmp_path/'photos')
+    shutil.copy(photos/'eval/10.png', tmp_path/'photos/train/copy.png')
+    summary = make(tmp_path/'photos', tmp_path/'out')
+    assert summary.skipped == {'train/copy.png': 'same picture as eval/10.png'}
+    for number in (1, 2): make(tmp_path/'photos', tmp_path/'shards', shard=f'{number}/2')
+    assert contents(tmp_path/'shards') == contents(tmp_path/'out')
+
+
+def test_names_of_any_kind(photos, tmp_path):
+    "A line break in a name stays in its line; bytes that are no text can be printed."
+    for part in ('train', 'eval'): (tmp_path/'photos'/part).mkdir(parents=True)
+    shutil.copy(photos/'train/11.png', tmp_path/'photos/train/two\nlines.png')
+    (tmp_path/'photos/train'/os.fsdecode(b'no\xfctext.png')).write_text('no picture')
+    summary = make(tmp_path/'photos', tmp_path/'out')
+    str(summary).encode()
+    assert summary.made and len(str(summary).splitlines()) == len(str(summary).split('\n')) and list(summary.failed) == ['train/no\\udcfctext.png']
+    assert make(tmp_path/'photos', tmp_path/'out').reused == summary.made
+
+
+@pytest.mark.parametrize('text', ['[1]', '{"options": [1]}', '{"options": {"prefix": "test"}}', '{"kept": 5}', 'half a no'])
+def test_a_note_that_cannot_be_read(photos, records, tmp_path, text):
+    "The record is made again."
+    shutil.copytree(records, tmp_path/'out')
+    before = contents(tmp_path/'out')
+    mask = sorted((tmp_path/'out/train').glob('*_M.png'))[0]
+    data = mask.read_bytes()
+    begin = data.index(b'tEXt') - 4
+    end = begin + 12 + int.from_bytes(data[begin:begin + 4], 'big')
+    chunk = b'tEXtinpaint_nb\0' + text.encode()
+    mask.write_bytes(data[:begin] + (len(chunk) - 4).to_bytes(4, 'big') + chunk + zlib.crc32(chunk).to_bytes(4, 'big') + data[end:])
+    with pytest.raises(ValueError, match='has a note that cannot be read: delete it'): record_note(mask)
+    assert make(photos, tmp_path/'out').made
+    assert contents(tmp_path/'out') == before
+
+
+def test_lost_lines_are_written_again(photos, records, tmp_path):
+    shutil.copytree(records, tmp_path/'out')
+    before = {name: json.loads(data) for name, data in contents(tmp_path/'out').items() if name.endswith('.json')}
+    for number, name in enumerate(before): (tmp_path/'out'/name).write_text('{"half') if number % 2 else (tmp_path/'out'/name).unlink()
+    assert make(photos, tmp_path/'out').made == 0
+    after = {name: json.loads(data) for name, data in contents(tmp_path/'out').items() if name.endswith('.json')}
+    assert before and after == {name: line | {'version': 'unknown'} for name, line in before.items()}
+
+
+class Unsure(DepthModel):
+    name = 'Unsure'
+    def infer(self, images, paths=None): raise ValueError('Unsure gives no finite depth for this picture')
+
+
+def test_depth_that_fails_is_tried_again(photos, tmp_path, monkeypatch):
+    with monkeypatch.context() as then:
+        then.setattr(datasets, 'create_depth_model', lambda *args, **options: Unsure())
+        summary = make(photos, tmp_path)
+    assert len(summary.failed) == 4 and not contents(tmp_path)
+    assert make(photos, tmp_path).made
+
+
+def test_a_process_without_others_does_everything(monkeypatch):
+    monkeypatch.setenv('RANK', '1')
+    assert datasets.own_share() == (0, 1)

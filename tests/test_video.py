@@ -1,5 +1,5 @@
 "Clips of every kind, hostile files, and video records: counts, workers, kill and rerun."
-import multiprocessing, os, shutil, signal, subprocess, sys, threading, time
+import gc, json, multiprocessing, os, shutil, signal, subprocess, sys, threading, time
 from contextlib import closing
 from fractions import Fraction
 from functools import partial
@@ -609,3 +609,58 @@ def test_a_clip_that_begins_between_key_frames(tmp_path, name, codec, options):
         for number in (250, 3, 200, len(frames) - 1): assert np.array_equal(reader.read(number), frames[number])
     assert np.array_equal(clip[250], frames[250])
     assert sum(1 for _ in clip.frames()) == len(frames)
+
+
+# Threads and processes
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self/task'), reason='counts threads by /proc')
+def test_no_decoder_stays_behind(clip):
+    "Garbage that holds a decoder would hang a process that is forked later, when it waits for threads that are not there."
+    threads = lambda: len(os.listdir('/proc/self/task'))
+    opened = video.open_clip(clip)
+    with opened.reading() as read: read(0)  # OpenCV's and NumPy's threads are there from now on
+    gc.collect(); gc.disable()
+    try:
+        before = threads()
+        with opened.reading() as read:
+            read(5)
+            assert threads() > before
+        assert threads() == before
+        with pytest.raises(ClipError), opened.reading() as read: read(10 ** 6)
+        assert threads() == before
+    finally: gc.enable()
+
+
+@pytest.mark.parametrize('late', [0, 3])
+def test_two_runs_at_once(clip, tmp_path, late):
+    "The same command twice: neither fails, nothing is left behind, the records are those of one run."
+    code = f"from inpaint_nb.video import make_video_records; make_video_records({str(clip)!r}, {str(tmp_path/'out')!r}, 't', 'Pseudo', seq=2, skip_interval=8, size=256, divergence_level=3, progress=False)"
+    runs = []
+    for number in range(2):
+        runs.append(subprocess.Popen([sys.executable, '-c', code], env=dict(os.environ, OMP_NUM_THREADS='1'), stderr=subprocess.PIPE, text=True))
+        while late and not number and not list(tmp_path.glob('out/.*.part')) and runs[0].poll() is None: time.sleep(.005)
+    assert [(run.communicate()[1], run.returncode) for run in runs] == [('', 0)] * 2
+    make(clip, tmp_path/'alone')
+    assert contents(tmp_path/'out') == contents(tmp_path/'alone')
+
+
+def test_parts_of_other_runs(tmp_path):
+    "What is still being written stays; what a dead run left goes."
+    ended = subprocess.Popen([sys.executable, '-c', ''])
+    ended.wait()
+    options = video.ClipOptions('t', 'Pseudo')
+    parts = {name: tmp_path/f'.t_Pseudo_01234567_1_0.{name}.part' for name in (f'{video._COMPUTER}-{os.getppid()}', f'{video._COMPUTER}-{ended.pid}', f'{video._COMPUTER}-{os.getpid()}', 'elsewhere-1', 'elsewhere-2')}
+    parts['older version'] = tmp_path/'.t_Pseudo_01234567_1_0.part'
+    for part in parts.values(): part.mkdir()
+    os.utime(parts['elsewhere-2'], (time.time() - 3600,) * 2)
+    video.check_clip_records(tmp_path, options, '01234567' * 8)
+    assert {name for name, part in parts.items() if part.exists()} == {f'{video._COMPUTER}-{os.getppid()}', 'elsewhere-1'}
+
+
+def test_lost_lines_are_written_again(clip, records, tmp_path):
+    shutil.copytree(records, tmp_path/'out')
+    before = {name: json.loads(data) for name, data in contents(tmp_path/'out').items() if name.endswith('.json')}
+    for name in before: (tmp_path/'out'/name).unlink()
+    assert make(clip, tmp_path/'out').made == 0
+    after = {name: json.loads(data) for name, data in contents(tmp_path/'out').items() if name.endswith('.json')}
+    assert before and after == {name: line | {'version': 'unknown'} for name, line in before.items() if line['records']}
