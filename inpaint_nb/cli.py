@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['REQUIRED', 'KINDS', 'NAMES', 'MAKERS', 'KEEPERS', 'RECORD_COMMANDS', 'Parameter', 'room_parameters', 'add_option',
            'is_first_process', 'Parser', 'error_line', 'Incomplete', 'finish', 'add_room', 'taken', 'subcommands',
-           'refusing', 'check_depth_model', 'record_parser', 'maker_jobs', 'parse_jobs', 'make_records', 'keep_records',
-           'create_training_data', 'train', 'stereo', 'demo']
+           'refusing', 'check_depth_model', 'record_parser', 'maker_jobs', 'parse_jobs', 'announce_missing',
+           'make_records', 'keep_records', 'create_training_data', 'train', 'stereo', 'demo']
 
 # %% ../nbs/08_cli.ipynb #19c60a61
 import argparse
@@ -166,11 +166,11 @@ NAMES = 'If you give a name that does not exist, the error message lists all tha
 
 def subcommands(
     parser: Parser,  # of the program
-    commands: dict[str, str],  # name: what it does
+    commands: dict[str, tuple[str, str]],  # name: what it does, and an example of what stands after the name
 ) -> dict[str, Parser]:  # of each command
     "The commands of a program."
     parsers = parser.add_subparsers(dest='command', required=True, metavar='command')
-    return {name: parsers.add_parser(name, help=does, description=does, epilog=NAMES) for name, does in commands.items()}
+    return {name: parsers.add_parser(name, help=does, description=does, epilog=f'For example: {parser.prog} {name} {example}') for name, (does, example) in commands.items()}
 
 # %% ../nbs/08_cli.ipynb #127af598
 @contextmanager
@@ -196,14 +196,14 @@ def check_depth_model(
 MAKERS = dict(inpaint=('datasets', 'make_image_records', 'RecordOptions'), video_inpaint=('video', 'make_video_records', 'ClipOptions'))
 KEEPERS = dict(status='data_status', verify='verify_records', clean='clean_records', split='split_records', pack='pack_records')
 RECORD_COMMANDS = dict(
-    inpaint='Make image records from a folder of photos that holds train/ and eval/.',
-    video_inpaint='Make video records from a clip or a folder of clips; the output folder is the train/ or eval/ of the data.',
-    jobs='Make the records of all jobs in a YAML file; one that fails is reported and skipped.',
-    status='Count records, batch by batch, and say what they were made with.',
-    verify='Look at every record: is it whole, and what was made?',
-    clean='Remove all records of a prefix, and nothing else.',
-    split='Move records of whole photos or clips from train/ to eval/.',
-    pack='Put all records into one file that loads fast, beside the PNG files.')
+    inpaint=('Make image records from folders of photos that hold train/ and eval/.', '-i photos -o data/images --prefix one --model-type Any_V2_S'),
+    video_inpaint=('Make video records from clips, or folders of clips; the output folder is the train/ or eval/ of the data.', '-i film.mp4 -o data/films/train --prefix one --model-type Any_V2_S'),
+    jobs=('Make the records of all jobs in a YAML file; one that fails is reported and skipped.', 'night.yml'),
+    status=('Count records, batch by batch, and say what they were made with.', '-o data/images'),
+    verify=('Look at every record: is it whole, and what was made?', '-o data/images'),
+    clean=('Remove all records of a prefix, and nothing else.', '--prefix one -o data/images'),
+    split=('Move records of whole photos or clips from train/ to eval/.', '-i data/images --num-eval 200'),
+    pack=('Put all records into one file that loads fast, beside the PNG files.', '-i data/images'))
 
 def record_parser() -> tuple[Parser, dict[str, Parser]]:
     "The parser of `inpaint_create_training_data`, and those of its commands."
@@ -211,7 +211,9 @@ def record_parser() -> tuple[Parser, dict[str, Parser]]:
     commands = subcommands(parser, RECORD_COMMANDS)
     for name, (room, make, _) in MAKERS.items():
         parameters = {key: value._replace(kind='list[str]') if key in ('dataset_dir', 'model_type') else value for key, value in room_parameters(room, make).items()}
+        parameters['prefix'] = parameters['prefix']._replace(default='')  # as in iw3
         add_room(commands[name], parameters, short=dict(dataset_dir='-i', data_dir='-o', batch_size='--depth-batch-size'), leave=('progress',))
+        commands[name].epilog = f'{NAMES} {commands[name].epilog}'
     for name, function in KEEPERS.items(): add_room(commands[name], room_parameters('records', function), short=dict(data_dir='-o -i'), leave=('progress',))
     commands['clean'].add_argument('--yes', action='store_true', help='do not ask')
     commands['split'].add_argument('--undo', action='store_true', help='move back what was moved')
@@ -249,13 +251,23 @@ def parse_jobs(
     jobs = []
     with refusing(commands['jobs']): lines = read_jobs(args.file)
     for number, line in lines:
-        for each in (parser, *commands.values()): each.where = f'{args.file}, job {number}: '
+        for each in (parser, *commands.values()): each.where, each.allow_abbrev = f'{args.file}, job {number}: ', False
         if line[0] not in MAKERS: parser.error(f"no command {line[0]!r} for a job: choose from {', '.join(MAKERS)}")
         job = parser.parse_args(line + ['--shard', args.shard] * bool(args.shard))
         jobs += [(f'job {number}: {title}', work) for title, work in maker_jobs(commands[job.command], job)]
     return jobs
 
 # %% ../nbs/08_cli.ipynb #b5713880
+def announce_missing(
+    jobs: list[tuple[str, Callable]],  # title, and what to call
+):
+    "Say which depth networks will fail for want of weights."
+    from inpaint_nb.depth import check_weights
+    for model_type, weights in dict.fromkeys((work.keywords['model_type'], work.keywords['depth_weights']) for _, work in jobs):
+        try: check_weights(model_type, weights)
+        except (OSError, ValueError) as error: print(f'warning: jobs with {model_type} are going to fail: {error_line(error)}', file=sys.stderr)
+
+# %% ../nbs/08_cli.ipynb #e50003e0
 def make_records(
     jobs: list[tuple[str, Callable]],  # title, and what to call
     sharded: bool,  # a share of the work may be empty
@@ -264,11 +276,15 @@ def make_records(
     from inpaint_nb.records import JobsSummary, gave_nothing, run_jobs
     alone = int(os.environ.get('WORLD_SIZE', 1)) == 1  # torchrun stops all processes if one ends with another status than 0
     is_empty = partial(gave_nothing, sharded=sharded) if alone else lambda summary: False
-    if len(jobs) > 1: found = run_jobs(jobs, reason=error_line, is_empty=is_empty)
-    else: found = JobsSummary([(jobs[0][0], jobs[0][1]())])
-    print(found if len(jobs) > 1 else found.done[0][1])
+    if len(jobs) > 1:
+        announce_missing(jobs)
+        print(found := run_jobs(jobs, reason=error_line, is_empty=is_empty))
+    else:
+        print(summary := jobs[0][1]())
+        if alone and not summary.made + summary.reused and not (sharded and not summary.failed):
+            raise ValueError(f"no records in {jobs[0][1].keywords['data_dir']}: the lines above say why")
+        found = JobsSummary([(jobs[0][0], summary)])
     if found.failed: raise ValueError(f"{len(found.failed)} of {len(jobs)} jobs failed: {'; '.join(title for title, _ in found.failed)}; run the command again to do what is missing")
-    if any(is_empty(summary) for _, summary in found.done): raise ValueError(f"no records in {jobs[0][1].keywords['data_dir']}: the lines above say why each source was left out")
     if alone and found.failed_sources: raise Incomplete(f'{found.failed_sources} photos or clips failed, the lines above say why; all others have their records')
 
 def keep_records(
@@ -310,8 +326,9 @@ def train(
         settings = room_parameters('train', 'TrainConfig')
         folders = {name: parameter for name, parameter in room_parameters('train', 'train_from_folder').items() if name.endswith('_dir')}
         parser = Parser('inpaint_train', description='Train a model.')
-        command = subcommands(parser, dict(inpaint='Train an inpainter on the records of a folder. Stopped, it goes on with --resume.'))['inpaint']
+        command = subcommands(parser, dict(inpaint=('Train an inpainter on the records of a folder. Stopped, it goes on with --resume.', '-i data/images --model-dir models/one')))['inpaint']
         add_room(command, folders | settings, short=dict(data_dir='-i'))
+        command.epilog = f'{NAMES} {command.epilog}'
         args = parser.parse_args(argv)
         from inpaint_nb.train import TrainConfig, train_from_folder
         config = TrainConfig(**taken(args, settings))

@@ -790,7 +790,7 @@ def make_image_records(
     trust_remote_code: bool = False,  # allow to download and run the program of a depth network that needs its own
     gpu: int = 0,  # for depth networks; -1, or no GPU there: CPU; `Pseudo` and `Files` need none
     seed: int = 71,  # decides all that is left to chance: the same seed makes the same records
-    shard: str | None = None,  # do only this part of the photos, such as 2/3: the second of three
+    shard: str | None = None,  # do only this part of the photos or clips, such as 2/3: the second of three
     progress: bool = True,  # show a progress bar
 ) -> RecordSummary:
     "Make training records from a folder of photos; what is there already is kept."

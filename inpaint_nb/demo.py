@@ -160,6 +160,7 @@ class Clock(Callback):
 @patch
 def before_fit(self: Clock, run: Training):
     self.start = time.monotonic() - run.state.seconds - sum(row['seconds'] for row in run.state.history)
+    self.bar.initial = self.bar.n = round(self.share() * self.seconds)
 
 @patch
 def before_epoch(self: Clock, run: Training):
@@ -552,7 +553,8 @@ def _teach(out, plan, seed, seconds, progress) -> nn.Module:
     before = checkpoint(out)
     if before and before['last_epoch'] >= before['train_kwargs']['max_epoch']: say('3/5  Nothing to learn: this folder has its model. (Another folder starts from nothing.)')
     else:
-        say(f'3/5  {"Going on with learning" if before else "Learning from nothing"}, {seconds / 60:.1f} minutes by the clock')
+        over = before['run']['seconds'] + sum(row['seconds'] for row in before['run']['history']) if before else 0
+        say(f'3/5  {"Going on with learning" if before else "Learning from nothing"}, {max(seconds - over, 0) / 60:.1f} minutes by the clock')
         learn(out, plan, seed, seconds, progress)
     history = checkpoint(out)['run']['history']
     say(f'{len(history) * plan.epoch} steps of 8 crops in {sum(row["seconds"] for row in history):.0f} s; loss {history[0]["train_loss"]:.3f} at first, {history[-1]["train_loss"]:.3f} at last')

@@ -107,7 +107,7 @@ def inpaint_view(
     was_training = model.training
     model.eval()
     weight, filled = model.preprocess(image, hole)[1], image.clone()
-    for keep, around in tqdm(tiles_to_fill(weight, cell, margin), 'fill holes', unit='tile', disable=not progress):
+    for keep, around in tqdm(tiles_to_fill(weight, cell, margin), 'fill holes', unit='tile', leave=False, disable=not progress):
         tile = model.infer(image[(..., *around)], hole[(..., *around)])
         inner = [slice(k.start - a.start, k.stop - a.start) for k, a in zip(keep, around)]
         filled[(..., *keep)] = tile[(..., *inner)]
@@ -399,12 +399,13 @@ def fill_stream(
     opened: Iterable[StereoViews],  # of `open_views`, one frame each
     model: nn.Module | None = None,  # for photos or clips; None: repeat the background
     overlap: int = 3,  # frames in which the windows of a model for clips fade
+    progress: bool = False,  # show a bar for each window of a model for clips
 ) -> Iterator[StereoViews]:  # one frame each
     "`fill_views` for a stream of frames."
     length = getattr(model, 'frames', 1)
     def work(window):
         parts = [None if part[0] is None else torch.cat(part) for part in zip(*window)]
-        filled = fill_views(StereoViews(*parts), model)
+        filled = fill_views(StereoViews(*parts), model, progress and length > 1)
         return [tuple(part if part is None else part[t:t + 1] for part in filled) for t in range(len(window))]
     for _, views in fade_windows(opened, work, length, overlap if length > 1 else 0): yield StereoViews(*views)
 
@@ -489,12 +490,13 @@ def stereo_frames(
     device: torch.device | str = 'cpu',  # of `StereoOptions.prepare`
     model: nn.Module | None = None,  # inpainter for photos or clips; None: repeat the background
     maps: list[Path] | None = None,  # depth maps of all frames, instead of a depth model
+    progress: bool = False,  # show a bar for each window of a model for clips
 ) -> Iterator[StereoViews]:  # one frame each
     "The views of each frame of a clip."
     depth_model = options.depth_model(device)
     for shot in shots(read_frames(clip)):
         opened = (options.warp(*pair) for pair in shot_depths(shot, clip, depth_model, maps, device))
-        yield from fill_stream(opened, model)
+        yield from fill_stream(opened, model, progress=progress)
 
 # %% ../nbs/06_stereo.ipynb #e446676c
 SOUNDS = {  # that are copied, by kind of file; Matroska holds nearly everything
@@ -701,7 +703,7 @@ def stereo_clip(
     for path in files.values(): make_folder(path.parent)
     with ExitStack() as stack:
         writers = {name: stack.enter_context(ClipWriter(path, source, options.crf)) for name, path in files.items()}
-        for views in tqdm(stereo_frames(source, options, device, model, maps), 'stereo', len(source), unit='frame', disable=not progress):
+        for views in tqdm(stereo_frames(source, options, device, model, maps, progress), 'stereo', len(source), unit='frame', disable=not progress):
             for name, writer in writers.items(): writer.write(PACKINGS[name].pack(views))
         refuse_shorter(files.values(), source, writer.number)
     return list(files.values())

@@ -829,7 +829,7 @@ def make_video_records(
     data_dir: str | Path,  # where records go, one folder each: the data's `train/` or `eval/`
     prefix: str,  # first part of the records' names
     model_type: str,  # name of the depth model, for files with their folder: Files:FOLDER
-    resolution: int | None = None,  # of the depth model, pixels
+    resolution: int | None = None,  # short side at which depth is worked out, pixels; default: the depth model's own
     max_fps: float = 30.0,  # take no more frames per second than this
     seq: int = 16,  # frames in a record; training uses 12 of them
     skip_first: int = 0,  # frames to leave out at the beginning
@@ -844,7 +844,7 @@ def make_video_records(
     trust_remote_code: bool = False,  # allow to download and run the program of a depth network that needs its own
     gpu: int = 0,  # for depth networks; -1, or no GPU there: CPU; `Pseudo` and `Files` need none
     seed: int = 71,  # of all that is drawn
-    shard: str | None = None,  # do only this part of the clips, such as 2/3: the second of three
+    shard: str | None = None,  # do only this part of the clips, such as 2/3: the second of three; a clip is not divided
     progress: bool = True,  # show a progress bar
 ) -> ClipSummary:
     "Make training records from clips; what is there already is kept."

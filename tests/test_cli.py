@@ -303,7 +303,6 @@ RECORDS_LINE = 'inpaint --dataset-dir photos -o out --prefix p --model-type Pseu
 BAD_RECORDS = {
     'inpaint -o out --prefix p --model-type Pseudo': (2, '--dataset-dir'),
     'inpaint --dataset-dir photos --prefix p --model-type Pseudo': (2, '--data-dir'),
-    'inpaint --dataset-dir photos -o out --model-type Pseudo': (2, '--prefix'),
     RECORDS_LINE + '--model-type Oak': (2, "'Oak'"),
     RECORDS_LINE + '--size -128': (2, '-128'),
     RECORDS_LINE + '--size 1e3': (2, '1e3'),
