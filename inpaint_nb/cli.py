@@ -301,7 +301,7 @@ def keep_records(
     elif command == 'status': print(*records.data_status(**values), sep='\n')
     elif command == 'split' and args.undo: print(records.undo_split(args.data_dir))
     else: print(found := getattr(records, KEEPERS[command])(**values))
-    if command == 'verify' and found.faults: raise ValueError(f"{len(found.faults)} faults in {args.data_dir}: delete what is named above, then make the records again")
+    if command == 'verify' and found.faults: raise ValueError(f"{records.counted(len(found.faults), 'fault')} in {args.data_dir}: the lines above say which files to delete and what is missing; then give the command that made the records again")
 
 # %% ../nbs/08_cli.ipynb #87e0892b
 def create_training_data(

@@ -6,24 +6,28 @@
 __all__ = ['DEPTH_MODELS', 'normalise_depth', 'DepthModel', 'RunningScale', 'read_depth', 'write_depth', 'FileDepth', 'Pseudo',
            'DepthOptions', 'network_size', 'without_gaps', 'Gathered', 'DepthNetwork', 'choose_device', 'AnyNetwork',
            'ZoeNetwork', 'ProNetwork', 'SmallProNetwork', 'VideoNetwork', 'reachable', 'HubWeights', 'TorchHub',
-           'ZoeAnyNetwork', 'DepthInfo', 'create_depth_model', 'check_model_type']
+           'ZoeAnyNetwork', 'DepthInfo', 'create_depth_model', 'check_model_type', 'check_weights']
 
 # %% ../nbs/01a_depth.ipynb #24f0177f
 import hashlib
 import os
+import pickle
 import re
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import cv2
@@ -552,14 +556,20 @@ def network_size(
 # %% ../nbs/01a_depth.ipynb #735ee3b1
 def without_gaps(
     depth: torch.Tensor,  # B, 1, h, w; larger is nearer
-) -> torch.Tensor:        # B, 1, h, w; finite
-    "Depth in which NaN and -inf are far, and inf is near; a picture without a finite value is flat."
+) -> torch.Tensor:        # B, 1, h, w; finite, or NaN throughout
+    "Depth in which NaN and -inf are far, and inf is near; a picture without a finite value becomes NaN."
     known = depth.isfinite()
     if known.all(): return depth
     low = depth.where(known, depth.new_tensor(torch.inf)).amin((1, 2, 3), keepdim=True)
     high = depth.where(known, depth.new_tensor(-torch.inf)).amax((1, 2, 3), keepdim=True)
-    low, high = (end.where(end.isfinite(), end.new_zeros(())) for end in (low, high))
+    low, high = (end.where(end.isfinite(), end.new_tensor(torch.nan)) for end in (low, high))
     return torch.where(known, depth, torch.where(depth == torch.inf, high, low))
+
+# %% ../nbs/01a_depth.ipynb #0a0e3223
+def _with_depth(name: str, depth: torch.Tensor) -> torch.Tensor:
+    "Refuse the depth of pictures (B, 1, h, w) if one of them has no finite value."
+    if depth.isfinite().flatten(1).any(1).all(): return depth
+    raise ValueError(f'{name} gives no finite depth for this picture: its weights are damaged, or the picture is more than half precision on a GPU can hold (--gpu -1 works on the CPU)')
 
 # %% ../nbs/01a_depth.ipynb #8565a993
 class Gathered:
@@ -646,7 +656,7 @@ class DepthNetwork(DepthModel):
 def look(
     self: DepthNetwork,
     images: torch.Tensor,  # B, 3, H, W; RGB, 0..1; on the network's device
-) -> torch.Tensor:         # B, 1, h, w; larger is nearer, finite
+) -> torch.Tensor:         # B, 1, h, w; larger is nearer; finite, or NaN throughout
     "One look at some pictures."
     with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == 'cuda'):
         output = self.network(self.prepare(images))
@@ -674,7 +684,7 @@ def estimate(
 ) -> torch.Tensor:                              # B, 1, h, w; any scale, larger is nearer
     "Depth before it is scaled."
     look = self.gathered if self.device.type == 'cuda' else self.look_well
-    return torch.cat([look(batch) for batch in images.split(self.batch_size)])
+    return _with_depth(self.name, torch.cat([look(batch) for batch in images.split(self.batch_size)]))
 
 
 @patch
@@ -744,15 +754,20 @@ def _translated(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return result
 
 # %% ../nbs/01a_depth.ipynb #1897e738
+def _layers_used(layers: int, second: bool) -> list[int]:
+    "Layers of the transformer that the head looks at: the first Depth Anything takes the last four, the second spreads them."
+    if not second: return list(range(layers - 3, layers + 1))
+    return [5, 12, 18, 24] if layers == 24 else [layers * part // 4 for part in (1, 2, 3, 4)]
+
+
 def _any_config(state: dict[str, torch.Tensor], second: bool, metres: int | None):
-    "Configuration of a Depth Anything network, from the shapes of its tensors; the versions differ in the layers that are used."
+    "Configuration of a Depth Anything network, from the shapes of its tensors."
     from transformers import DepthAnythingConfig, Dinov2Config
     shape = lambda name: state[name].shape
     grid, hidden = round((shape('backbone.embeddings.position_embeddings')[1] - 1) ** .5), shape('backbone.embeddings.cls_token')[-1]
     layers = 1 + max(int(found[1]) for name in state if (found := re.match(r'backbone\.encoder\.layer\.(\d+)\.', name)))
-    spread = [5, 12, 18, 24] if layers == 24 else [layers * part // 4 for part in (1, 2, 3, 4)]
     backbone = Dinov2Config(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64, image_size=14 * grid, patch_size=14, reshape_hidden_states=False,
-                            mlp_ratio=shape('backbone.encoder.layer.0.mlp.fc1.weight')[0] // hidden, out_indices=spread if second else list(range(layers - 3, layers + 1)))
+                            mlp_ratio=shape('backbone.encoder.layer.0.mlp.fc1.weight')[0] // hidden, out_indices=_layers_used(layers, second))
     necks = [shape(f'neck.reassemble_stage.layers.{level}.projection.weight')[0] for level in range(4)]
     return DepthAnythingConfig(backbone_config=backbone, reassemble_hidden_size=hidden, neck_hidden_sizes=necks, fusion_hidden_size=shape('neck.convs.0.weight')[0],
                                head_hidden_size=shape('head.conv2.weight')[0], depth_estimation_type='metric' if metres else 'relative', max_depth=metres or 1)
@@ -854,7 +869,7 @@ class VideoNetwork(AnyNetwork):
         paths: Iterable[str | Path] | None = None,  # not needed
     ) -> Iterator[torch.Tensor]:                    # one 1, 1, h, w after the other; any scale, larger is nearer
         "Depth before it is scaled, some frames later."
-        def finished(depths): return (dilate_edge(without_gaps(depth.float()[None, None]), self.options.edge_dilation) for depth in depths or ())
+        def finished(depths): return (dilate_edge(_with_depth(self.name, without_gaps(depth.float()[None, None])), self.options.edge_dilation) for depth in depths or ())
         given = taken = 0
         with self.gathered.at_work:
             self.network.reset_state()
@@ -878,14 +893,12 @@ class VideoNetwork(AnyNetwork):
         return torch.cat([depth for image in images for depth in self.estimate_clip([image])])
 
 # %% ../nbs/01a_depth.ipynb #d520139b
-def reachable(
-    address: str,         # https://...
-    seconds: float = 4.,  # to wait at most
-) -> bool:
-    "Does a server answer?"
+@cache
+def _answers(host: str, seconds: float, minute: int) -> bool:
+    "Does a server answer? What was found out holds for a minute."
     answers = []
     def ask():
-        try: urlopen(Request(address, method='HEAD'), timeout=seconds).close()
+        try: urlopen(Request(host, method='HEAD'), timeout=seconds).close()
         except HTTPError: pass
         except (OSError, ValueError): return
         answers.append(True)
@@ -894,14 +907,26 @@ def reachable(
     asking.join(seconds)
     return bool(answers)
 
+
+def reachable(
+    address: str,         # https://...
+    seconds: float = 4.,  # to wait at most
+) -> bool:
+    "Does the server of an address answer? It is asked once a minute at most."
+    return _answers(urlsplit(address)._replace(path='', query='').geturl(), seconds, int(time.monotonic() // 60))
+
 # %% ../nbs/01a_depth.ipynb #908ace97
 def _lacking(name: str, what: str, where: str, how: str) -> FileNotFoundError:
     "The error for weights that are not there."
     return FileNotFoundError(f'{name} needs {what}, which is neither in {where} nor within reach: {how}; Pseudo and Files:FOLDER work without weights')
 
 
+_NO_WEIGHTS = 'it is damaged, or holds something else than named tensors'
+
+
 def _one_line(error: Exception) -> str:
-    "What an error says, without line breaks and in bounded length."
+    "What an error says, without line breaks and in bounded length; of a file that is no weights, PyTorch would say that it might well be run."
+    if isinstance(error, (pickle.UnpicklingError, KeyError, EOFError)): return _NO_WEIGHTS
     return ' '.join(f'{error}'.split())[:300] or type(error).__name__
 
 
@@ -912,19 +937,27 @@ class HubWeights(NamedTuple):
 
     def __str__(self): return f'huggingface.co/{self.repository}'
 
+    def find(
+        self,
+        name: str,       # of the depth model, for messages
+    ) -> Path | None:    # folder with the files; None: not here, but to be downloaded
+        "The weights in the cache; refuse what is neither there nor within reach."
+        from huggingface_hub import constants, try_to_load_from_cache
+        cached = [try_to_load_from_cache(self.repository, file, cache_dir=constants.HF_HUB_CACHE) for file in self.files]
+        if all(isinstance(file, str) for file in cached): return Path(cached[0]).parents[self.files[0].count('/')]
+        if not constants.HF_HUB_OFFLINE and reachable(constants.ENDPOINT): return None
+        raise _lacking(name, f'{self.files[-1]} of {self}', constants.HF_HUB_CACHE,
+                       f"run hf download {self.repository} {' '.join(self.files)} where there is a network, or name a copy with --depth-weights")
+
     def fetch(
         self,
         name: str,  # of the depth model, for messages
     ) -> Path:      # folder with the files
         "The weights from the cache, or else from the network."
-        from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
-        cached = [try_to_load_from_cache(self.repository, file, cache_dir=constants.HF_HUB_CACHE) for file in self.files]
-        if all(isinstance(file, str) for file in cached): return Path(cached[0]).parents[self.files[0].count('/')]
-        if not constants.HF_HUB_OFFLINE and reachable(f'{constants.ENDPOINT}/{self.repository}/resolve/main/{self.files[0]}'):
-            try: return Path(snapshot_download(self.repository, allow_patterns=list(self.files), cache_dir=constants.HF_HUB_CACHE))
-            except Exception as error: raise OSError(f'{name}: cannot download {self}: {_one_line(error)}') from error
-        raise _lacking(name, f'{self.files[-1]} of {self}', constants.HF_HUB_CACHE,
-                       f"run hf download {self.repository} {' '.join(self.files)} where there is a network, or name a copy with --depth-weights")
+        if found := self.find(name): return found
+        from huggingface_hub import constants, snapshot_download
+        try: return Path(snapshot_download(self.repository, allow_patterns=list(self.files), cache_dir=constants.HF_HUB_CACHE))
+        except Exception as error: raise OSError(f'{name}: cannot download {self}: {_one_line(error)}') from error
 
 # %% ../nbs/01a_depth.ipynb #3d1d9258
 @contextmanager
@@ -939,7 +972,7 @@ def _quietly():
         if bars: logging.enable_progress_bar()
 
 
-def _load(name: str, kind: str, is_metric: bool, path: Path, **given) -> nn.Module:
+def _load(name: str, kind: str, path: Path, **given) -> nn.Module:
     "Network of a folder, or of a given configuration and tensors."
     from transformers import AutoModelForDepthEstimation, DepthAnythingForDepthEstimation
     try:
@@ -951,8 +984,6 @@ def _load(name: str, kind: str, is_metric: bool, path: Path, **given) -> nn.Modu
         raise ValueError(f'{path} does not hold the weights of {name}: {reason}') from error
     found, lacking = network.config.model_type, sorted(report['missing_keys'])
     if found != kind: raise ValueError(f'{path} holds a network of kind {found}, but {name} is of kind {kind}')
-    if kind == 'depth_anything' and (network.config.depth_estimation_type == 'metric') != is_metric:
-        raise ValueError(f"{path} holds a {network.config.depth_estimation_type} network, but {name} is {'metric' if is_metric else 'relative'}")
     if lacking: raise ValueError(f'{path} lacks {len(lacking)} tensors of {name}, for example {lacking[0]}')
     return network
 
@@ -962,32 +993,80 @@ def _load_original(name: str, is_metric: bool, path: Path) -> nn.Module:
     from safetensors.torch import load_file
     try:
         state = load_file(path) if path.suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
-        if not isinstance(state, dict) or not all(isinstance(values, torch.Tensor) for values in state.values()): raise TypeError('it holds something else than named tensors')
-    except Exception as error: raise ValueError(f'{path} does not hold the weights of {name}: {_one_line(error)}') from error
+        if not isinstance(state, dict) or not all(isinstance(values, torch.Tensor) for values in state.values()): raise TypeError(_NO_WEIGHTS)
+    except Exception as error:
+        reason = _one_line(error) if isinstance(error, OSError) else _NO_WEIGHTS
+        raise ValueError(f'{path} does not hold the weights of {name}: {reason}') from error
     state = _translated(state)
     try: config = _any_config(state, second=not re.fullmatch('Any_[SBL]', name), metres=(80 if '_K' in name else 20) if is_metric else None)
     except (KeyError, ValueError, AttributeError, IndexError): raise ValueError(f'{path} does not hold the weights of {name}: it lacks tensors of Depth Anything') from None
-    return _load(name, 'depth_anything', is_metric, path, config=config, state_dict=state)
+    return _load(name, 'depth_anything', path, config=config, state_dict=state)
 
 
-def _local(name: str, weights: str | Path) -> Path:
+def _local(name: str, maker: type, weights: str | Path) -> Path:
     "Folder in the library's layout, or file, that `--depth-weights` means."
     path = Path(weights)
     if (path/name).exists(): path = path/name
     if not path.exists(): raise FileNotFoundError(f'no weights of {name} at {path}: --depth-weights names a folder with config.json and model.safetensors, or a file')
-    if path.is_file(): return path.parent if path.name == 'model.safetensors' and (path.parent/'config.json').exists() else path
+    if path.name == 'model.safetensors' and (path.parent/'config.json').exists(): path = path.parent
     if (path/'config.json').exists(): return path
-    files = [file for file in path.iterdir() if file.suffix in ('.safetensors', '.pth', '.pt')]
-    if len(files) == 1: return files[0]
-    raise FileNotFoundError(f'no weights of {name} in {path}: --depth-weights names a folder with config.json and model.safetensors, or a file')
+    files = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix in ('.safetensors', '.pth', '.pt')]
+    if len(files) != 1: raise FileNotFoundError(f'no weights of {name} in {path}: --depth-weights names a folder with config.json and model.safetensors, or a file')
+    if maker is not AnyNetwork: raise ValueError(f'{files[0]} is a single file, but {name} is read from a folder with config.json and model.safetensors')
+    return files[0]
 
 # %% ../nbs/01a_depth.ipynb #659a954d
+def _meant(name: str) -> dict[str, str]:
+    "What the name of a network says about it."
+    if name.startswith('ZoeD_'): return dict(heads='of two heads' if name == 'ZoeD_NK' else 'of one head')
+    found = re.fullmatch('(Distill_)?Any(_V2)?(_[NK])?(_[SBL])?', name)
+    if not found: return {}
+    distilled, second, place, size = found.groups()
+    meant = dict(depth='metric' if place else 'relative', size={'_S': 'small', '_B': 'base'}.get(size, 'large'))
+    if place: meant['place'] = {'_N': 'for rooms', '_K': 'for roads'}[place]
+    if not distilled: meant['version'] = f'of Depth Anything {2 if second else 1}'
+    return meant
+
+
+def _check_identity(name: str, path: Path, *known: dict[str, str]):
+    "Refuse weights that are known to be another network than the name means."
+    for facts in known:
+        for key, meant in _meant(name).items():
+            if facts.get(key, meant) != meant: raise ValueError(f'{path} holds a network that is {facts[key]}, but {name} is {meant}')
+
+# %% ../nbs/01a_depth.ipynb #02da263a
+_WIDTHS = {384: 'small', 768: 'base', 1024: 'large'}  # of DINOv2
+
+
+def _shown(config) -> dict[str, str]:
+    "What a configuration shows of a network, as far as it is known."
+    if config.model_type == 'zoedepth': return dict(heads='of one head' if len(config.bin_configurations) == 1 else 'of two heads')
+    if config.model_type != 'depth_anything': return {}
+    backbone, shown = config.backbone_config, dict(depth=config.depth_estimation_type)
+    if backbone.hidden_size in _WIDTHS: shown['size'] = _WIDTHS[backbone.hidden_size]
+    if shown['depth'] == 'metric' and config.max_depth in (20, 80): shown['place'] = 'for rooms' if config.max_depth == 20 else 'for roads'
+    versions = [version for version in (1, 2) if list(backbone.out_indices) == _layers_used(backbone.num_hidden_layers, version == 2)]
+    if len(versions) == 1: shown['version'] = f'of Depth Anything {versions[0]}'
+    return shown
+
+
+def _told(path: Path) -> dict[str, str]:
+    "What the name tells that its authors gave to a file of Depth Anything."
+    found = re.match('depth_anything(_v2)?(_metric_(hypersim|vkitti))?_vit[sbl]', path.name)
+    if not found: return {}
+    second, metric, place = found.groups()
+    told = dict(version=f'of Depth Anything {2 if second else 1}', depth='metric' if metric else 'relative')
+    return told | dict(place='for rooms' if place == 'hypersim' else 'for roads') if metric else told
+
+# %% ../nbs/01a_depth.ipynb #d818ee2c
 def _open_hub(name: str, source: HubWeights, maker: type, is_metric: bool, options: DepthOptions) -> nn.Module:
     "Network with weights from huggingface.co, or from a local copy."
-    path = _local(name, options.weights) if options.weights is not None else source.fetch(name)
-    if path.is_dir() and (path/'config.json').exists(): return _load(name, maker.kind, is_metric, path)
-    if maker is not AnyNetwork: raise ValueError(f'{path} is a single file, but {name} is read from a folder with config.json and model.safetensors')
-    return _load_original(name, is_metric, path if path.is_file() else path/source.files[-1])
+    named = options.weights is not None
+    path = _local(name, maker, options.weights) if named else source.fetch(name)
+    if (path/'config.json').exists(): network = _load(name, maker.kind, path)
+    else: network = _load_original(name, is_metric, path if path.is_file() else path/source.files[-1])
+    if named: _check_identity(name, path, _shown(network.config), _told(path))
+    return network
 
 # %% ../nbs/01a_depth.ipynb #dc397c22
 def _must_be_trusted(name: str, source, trust_remote_code: bool):
@@ -1014,7 +1093,8 @@ class TorchHub(NamedTuple):
         "The network, made by its own program."
         _must_be_trusted(name, self, options.trust_remote_code)
         before = torch.hub.get_dir()
-        hub = self.check(name, Path(before if options.weights is None else options.weights), options.weights is not None)
+        hub = self.find(name, options.weights)
+        self.fetch(name, hub/'checkpoints'/self.checkpoint)
         torch.hub.set_dir(hub)
         try:
             with redirect_stdout(sys.stderr): return torch.hub.load(f'{self.repository}:main', self.entry, trust_repo=True, verbose=False, **self.arguments)
@@ -1024,19 +1104,35 @@ class TorchHub(NamedTuple):
     @property
     def program(self) -> str: return f"{self.repository.replace('/', '_')}_main"
 
-    def check(
-        self,
-        name: str,     # of the depth model, for messages
-        hub: Path,     # torch.hub folder, or a folder of such folders with names of depth models
-        named: bool,   # by --depth-weights
-    ) -> Path:         # the torch.hub folder
-        "Refuse what is neither there nor can be downloaded."
-        if (hub/name).is_dir(): hub = hub/name
-        if named and not hub.is_dir(): raise FileNotFoundError(f'no folder {hub}: for {name}, --depth-weights names a torch.hub folder with {self.program}/ and checkpoints/')
-        parts = {self.program: (f'the program of {self}', f'https://{self}'), f'checkpoints/{self.checkpoint}': (self.address.removeprefix('https://'), self.address)}
-        for file, (what, address) in parts.items():
-            if not (hub/file).exists() and not reachable(address): raise _lacking(name, what, f'{hub}', f'get it where there is a network and put it there as {file}')
-        return hub
+# %% ../nbs/01a_depth.ipynb #bccf3b13
+@patch
+def find(
+    self: TorchHub,
+    name: str,                   # of the depth model, for messages
+    weights: str | Path | None,  # torch.hub folder, or a folder of such folders with names of depth models; None: the usual one
+) -> Path:                       # the torch.hub folder
+    "Refuse what is neither there nor can be downloaded."
+    hub = Path(torch.hub.get_dir() if weights is None else weights)
+    if (hub/name).is_dir(): hub = hub/name
+    if weights is not None and not hub.is_dir(): raise FileNotFoundError(f'no folder {hub}: for {name}, --depth-weights names a torch.hub folder with {self.program}/ and checkpoints/')
+    parts = {self.program: (f'the program of {self}', f'https://{self}'), f'checkpoints/{self.checkpoint}': (self.address.removeprefix('https://'), self.address)}
+    for file, (what, address) in parts.items():
+        if not (hub/file).exists() and not reachable(address): raise _lacking(name, what, f'{hub}', f'get it where there is a network and put it there as {file}')
+    return hub
+
+
+@patch
+def fetch(
+    self: TorchHub,
+    name: str,   # of the depth model, for messages
+    file: Path,  # where the checkpoint belongs
+):
+    "Download the checkpoint, if it is not there."
+    if file.exists(): return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    print(f'{name}: downloading {self.address}', file=sys.stderr)
+    try: torch.hub.download_url_to_file(self.address, str(file))
+    except Exception as error: raise OSError(f'{name}: cannot download {self.address}: {_one_line(error)}') from error
 
 # %% ../nbs/01a_depth.ipynb #8a50e1d5
 class ZoeAnyNetwork(ZoeNetwork):
@@ -1103,29 +1199,29 @@ def _create_network(name: str, maker: type, source, is_metric: bool, licence: st
 # %% ../nbs/01a_depth.ipynb #35827197
 _NC, _MIXED = 'CC-BY-NC-4.0', 'CC-BY-NC-4.0 (project page; model card: Apache-2.0)'
 _METRIC = 'depth-anything/Depth-Anything-V2-Metric'
-_NETWORKS = {  # name: class, what it is, millions, metric, licence, repository on huggingface.co
-    'Any_S': (AnyNetwork, 'Depth Anything, small', 25, False, 'Apache-2.0', 'LiheYoung/depth-anything-small-hf'),
-    'Any_B': (AnyNetwork, 'Depth Anything, base', 98, False, 'Apache-2.0', 'LiheYoung/depth-anything-base-hf'),
-    'Any_L': (AnyNetwork, 'Depth Anything, large', 335, False, 'Apache-2.0', 'LiheYoung/depth-anything-large-hf'),
-    'Any_V2_S': (AnyNetwork, 'Depth Anything 2, small', 25, False, 'Apache-2.0', 'depth-anything/Depth-Anything-V2-Small-hf'),
-    'Any_V2_B': (AnyNetwork, 'Depth Anything 2, base', 98, False, _NC, 'depth-anything/Depth-Anything-V2-Base-hf'),
-    'Any_V2_L': (AnyNetwork, 'Depth Anything 2, large', 335, False, _NC, 'depth-anything/Depth-Anything-V2-Large-hf'),
-    'Any_V2_N_S': (AnyNetwork, 'Depth Anything 2, small, rooms', 25, True, 'Apache-2.0', f'{_METRIC}-Indoor-Small-hf'),
-    'Any_V2_N_B': (AnyNetwork, 'Depth Anything 2, base, rooms', 98, True, _MIXED, f'{_METRIC}-Indoor-Base-hf'),
-    'Any_V2_N_L': (AnyNetwork, 'Depth Anything 2, large, rooms', 335, True, _MIXED, f'{_METRIC}-Indoor-Large-hf'),
-    'Any_V2_K_S': (AnyNetwork, 'Depth Anything 2, small, roads', 25, True, 'Apache-2.0', f'{_METRIC}-Outdoor-Small-hf'),
-    'Any_V2_K_B': (AnyNetwork, 'Depth Anything 2, base, roads', 98, True, _MIXED, f'{_METRIC}-Outdoor-Base-hf'),
-    'Any_V2_K_L': (AnyNetwork, 'Depth Anything 2, large, roads', 335, True, _MIXED, f'{_METRIC}-Outdoor-Large-hf'),
-    'Any_V2_N': (AnyNetwork, 'as Any_V2_N_L', 335, True, _MIXED, f'{_METRIC}-Indoor-Large-hf'),
-    'Any_V2_K': (AnyNetwork, 'as Any_V2_K_L', 335, True, _MIXED, f'{_METRIC}-Outdoor-Large-hf'),
-    'Distill_Any_S': (AnyNetwork, 'Distill Any Depth, small', 25, False, 'MIT', 'xingyang1/Distill-Any-Depth-Small-hf'),
+_NETWORKS = {  # name: class, what it is, millions, metric, licence, where the weights are
+    'Any_S': (AnyNetwork, 'Depth Anything, small', 25, False, 'Apache-2.0', HubWeights('LiheYoung/depth-anything-small-hf')),
+    'Any_B': (AnyNetwork, 'Depth Anything, base', 98, False, 'Apache-2.0', HubWeights('LiheYoung/depth-anything-base-hf')),
+    'Any_L': (AnyNetwork, 'Depth Anything, large', 335, False, 'Apache-2.0', HubWeights('LiheYoung/depth-anything-large-hf')),
+    'Any_V2_S': (AnyNetwork, 'Depth Anything 2, small', 25, False, 'Apache-2.0', HubWeights('depth-anything/Depth-Anything-V2-Small-hf')),
+    'Any_V2_B': (AnyNetwork, 'Depth Anything 2, base', 98, False, _NC, HubWeights('depth-anything/Depth-Anything-V2-Base-hf')),
+    'Any_V2_L': (AnyNetwork, 'Depth Anything 2, large', 335, False, _NC, HubWeights('depth-anything/Depth-Anything-V2-Large-hf')),
+    'Any_V2_N_S': (AnyNetwork, 'Depth Anything 2, small, rooms', 25, True, 'Apache-2.0', HubWeights(f'{_METRIC}-Indoor-Small-hf')),
+    'Any_V2_N_B': (AnyNetwork, 'Depth Anything 2, base, rooms', 98, True, _MIXED, HubWeights(f'{_METRIC}-Indoor-Base-hf')),
+    'Any_V2_N_L': (AnyNetwork, 'Depth Anything 2, large, rooms', 335, True, _MIXED, HubWeights(f'{_METRIC}-Indoor-Large-hf')),
+    'Any_V2_K_S': (AnyNetwork, 'Depth Anything 2, small, roads', 25, True, 'Apache-2.0', HubWeights(f'{_METRIC}-Outdoor-Small-hf')),
+    'Any_V2_K_B': (AnyNetwork, 'Depth Anything 2, base, roads', 98, True, _MIXED, HubWeights(f'{_METRIC}-Outdoor-Base-hf')),
+    'Any_V2_K_L': (AnyNetwork, 'Depth Anything 2, large, roads', 335, True, _MIXED, HubWeights(f'{_METRIC}-Outdoor-Large-hf')),
+    'Any_V2_N': (AnyNetwork, 'as Any_V2_N_L', 335, True, _MIXED, HubWeights(f'{_METRIC}-Indoor-Large-hf')),
+    'Any_V2_K': (AnyNetwork, 'as Any_V2_K_L', 335, True, _MIXED, HubWeights(f'{_METRIC}-Outdoor-Large-hf')),
+    'Distill_Any_S': (AnyNetwork, 'Distill Any Depth, small', 25, False, 'MIT', HubWeights('xingyang1/Distill-Any-Depth-Small-hf')),
     'Distill_Any_B': (AnyNetwork, 'Distill Any Depth, base', 98, False, 'Apache-2.0', HubWeights('xingyang1/Distill-Any-Depth', ('base/model.safetensors',))),
-    'Distill_Any_L': (AnyNetwork, 'Distill Any Depth, large', 335, False, 'MIT', 'xingyang1/Distill-Any-Depth-Large-hf'),
-    'ZoeD_N': (ZoeNetwork, 'ZoeDepth, rooms', 345, True, 'MIT', 'Intel/zoedepth-nyu'),
-    'ZoeD_K': (ZoeNetwork, 'ZoeDepth, roads', 345, True, 'MIT', 'Intel/zoedepth-kitti'),
-    'ZoeD_NK': (ZoeNetwork, 'ZoeDepth, rooms and roads', 347, True, 'MIT', 'Intel/zoedepth-nyu-kitti'),
-    'DepthPro': (ProNetwork, 'Depth Pro, 1536 pixels', 952, False, 'Apple AMLR (research only)', 'apple/DepthPro-hf'),
-    'DepthPro_S': (SmallProNetwork, 'Depth Pro, 1024 pixels', 952, False, 'Apple AMLR (research only)', 'apple/DepthPro-hf'),
+    'Distill_Any_L': (AnyNetwork, 'Distill Any Depth, large', 335, False, 'MIT', HubWeights('xingyang1/Distill-Any-Depth-Large-hf')),
+    'ZoeD_N': (ZoeNetwork, 'ZoeDepth, rooms', 345, True, 'MIT', HubWeights('Intel/zoedepth-nyu')),
+    'ZoeD_K': (ZoeNetwork, 'ZoeDepth, roads', 345, True, 'MIT', HubWeights('Intel/zoedepth-kitti')),
+    'ZoeD_NK': (ZoeNetwork, 'ZoeDepth, rooms and roads', 347, True, 'MIT', HubWeights('Intel/zoedepth-nyu-kitti')),
+    'DepthPro': (ProNetwork, 'Depth Pro, 1536 pixels', 952, False, 'Apple AMLR (research only)', HubWeights('apple/DepthPro-hf')),
+    'DepthPro_S': (SmallProNetwork, 'Depth Pro, 1024 pixels', 952, False, 'Apple AMLR (research only)', HubWeights('apple/DepthPro-hf')),
 }
 
 # %% ../nbs/01a_depth.ipynb #83df934b
@@ -1151,7 +1247,6 @@ _NETWORKS |= {
     'VDA_L': (VideoNetwork, 'Video Depth Anything, large', 382, False, _NC, _video('Large')),
 }
 for _name, (_maker, _what, _millions, _is_metric, _licence, _source) in _NETWORKS.items():
-    _source = HubWeights(_source) if isinstance(_source, str) else _source
     DEPTH_MODELS[_name] = DepthInfo(_what, partial(_create_network, _name, _maker, _source, _is_metric, _licence), _name, _is_metric, licence=_licence,
                                     weights=f'{_source}', millions=_millions, resolution=_maker.short_side)
 
@@ -1165,7 +1260,10 @@ def create_depth_model(
     "The depth model of that name."
     name, colon, argument = model_type.partition(':')
     if name in DEPTH_MODELS: return DEPTH_MODELS[name].create(argument if colon else None, DepthOptions(resolution, seed, **options))
-    raise ValueError(f"unknown depth model {model_type!r}: choose one of {', '.join(info.usage for info in DEPTH_MODELS.values())}")
+    known = {model.lower(): model for model in DEPTH_MODELS}
+    near = get_close_matches(name.lower(), known, 1)
+    perhaps = f' (did you mean {known[near[0]]}?)' if near else ''
+    raise ValueError(f"unknown depth model {model_type!r}{perhaps}: choose one of {', '.join(info.usage for info in DEPTH_MODELS.values())}")
 
 # %% ../nbs/01a_depth.ipynb #f04202c2
 def check_model_type(
@@ -1176,3 +1274,15 @@ def check_model_type(
     source = _NETWORKS[model_type][-1] if model_type in _NETWORKS else None
     if isinstance(source, TorchHub): _must_be_trusted(model_type, source, trust_remote_code)
     if model_type not in DEPTH_MODELS: create_depth_model(model_type)  # a wrong name, or one with an argument
+
+# %% ../nbs/01a_depth.ipynb #92d73291
+def check_weights(
+    model_type: str,                   # a name of `DEPTH_MODELS`
+    weights: str | Path | None = None, # folder or file with a network's weights; None: those downloaded before, or to be downloaded
+):
+    "Refuse early a network whose weights `create_depth_model` would not find; nothing is downloaded or loaded."
+    if model_type not in _NETWORKS: return
+    maker, source = _NETWORKS[model_type][0], _NETWORKS[model_type][-1]
+    if isinstance(source, TorchHub): source.find(model_type, weights)
+    elif weights is not None: _local(model_type, maker, weights)
+    else: source.find(model_type)

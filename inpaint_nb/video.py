@@ -416,7 +416,8 @@ def clip_depth(
     "Depth of the placed frames, enlarged one at a time."
     if model.needs_paths: return lambda t: photo_depth(model, Image.fromarray(shot.frames[t]), paths[t], pictures[t], parameters)
     frames = (shrunk(picture, model.resolution) for picture in pictures)
-    depth = dilate_edge(model.infer_clip(frames).cpu(), parameters.edge_dilation)
+    try: depth = dilate_edge(model.infer_clip(frames).cpu(), parameters.edge_dilation)
+    except ValueError as error: raise PhotoError(str(error)) from None
     return lambda t: match_depth(depth[t:t + 1], *pictures.shape[1:3])
 
 # %% ../nbs/02a_video.ipynb #a18b1d4f

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from inpaint_nb.depth import (DEPTH_MODELS, AnyNetwork, DepthModel, DepthOptions, ProNetwork, Pseudo, ZoeNetwork, check_model_type, choose_device, create_depth_model,
-                              normalise_depth, read_depth, reachable, write_depth)
+import inpaint_nb.depth as depth_room
+from inpaint_nb.depth import (DEPTH_MODELS, AnyNetwork, DepthModel, DepthOptions, ProNetwork, Pseudo, VideoNetwork, ZoeNetwork, check_model_type, check_weights, choose_device,
+                              create_depth_model, normalise_depth, read_depth, reachable, write_depth)
 from inpaint_nb.masks import disocclusion_mask, mask_closing
 from inpaint_nb.scenes import random_clip, random_scene
 from standins import NETWORKS, SOURCES, network_of, write_all, write_torch_hub, write_weights
@@ -342,9 +343,72 @@ def test_missing_checkpoint_of_a_remote_program(tmp_path):
         create_depth_model('ZoeD_Any_N', weights=tmp_path, trust_remote_code=True)
 
 
+def test_the_checkpoint_of_a_remote_program_is_fetched(tmp_path, monkeypatch):
+    "iw3's program does that for VDA_S only; nothing comes without permission, and nothing half."
+    monkeypatch.setattr('inpaint_nb.depth.reachable', lambda address: True)
+    monkeypatch.delenv('INPAINT_TRUST_REMOTE_CODE', raising=False)
+    write_torch_hub(tmp_path, ['VDA_L'])
+    source, here = SOURCES['VDA_L'], tmp_path/'checkpoints'/SOURCES['VDA_L'].checkpoint
+    here.rename(tmp_path/'server.pth')
+    far = source._replace(address=(tmp_path/'server.pth').as_uri())
+    with pytest.raises(ValueError, match='--trust-remote-code'): far.open('VDA_L', DepthOptions(weights=tmp_path))
+    assert not here.exists()
+    with pytest.raises(OSError, match='^VDA_L: cannot download .*nothing.pth: ') as caught:
+        far._replace(address=(tmp_path/'nothing.pth').as_uri()).open('VDA_L', DepthOptions(weights=tmp_path, trust_remote_code=True))
+    assert not list(here.parent.iterdir()) and '\n' not in str(caught.value)
+    far.open('VDA_L', DepthOptions(weights=tmp_path, trust_remote_code=True))
+    assert here.read_bytes() == (tmp_path/'server.pth').read_bytes() and len(list(here.parent.iterdir())) == 1
+    here.write_text('hello')
+    with pytest.raises(ValueError, match='VDA_L: .* it is damaged, or holds something else than named tensors$'): far.open('VDA_L', DepthOptions(weights=tmp_path, trust_remote_code=True))
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_weights_are_found_without_loading_them(name, standins, tmp_path, monkeypatch):
+    folder = standins[0]
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(folder/'hf'/'hub'))
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(folder/'torch'/'hub'))
+    monkeypatch.setattr('inpaint_nb.depth.urlopen', lambda *given, **more: pytest.fail('asks the network'))
+    start = time.monotonic()
+    check_weights(name), check_weights(name, folder/'weights')
+    assert time.monotonic() - start < .2
+    monkeypatch.setattr('inpaint_nb.depth.reachable', lambda address: False)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path))
+    errors = []
+    for ask in (check_weights, lambda name, weights=None: create_depth_model(name, weights=weights, trust_remote_code=True)):
+        for weights in (None, tmp_path/'nowhere'):
+            with pytest.raises(FileNotFoundError) as caught: ask(name, weights)
+            errors.append(str(caught.value))
+    assert errors[:2] == errors[2:] and not any('\n' in error for error in errors)
+    monkeypatch.setattr('inpaint_nb.depth.reachable', lambda address: True)
+    check_weights(name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_look_for_weights_loads_nothing(standins):
+    code = ("import sys, time; from inpaint_nb.depth import check_weights\n"
+            "start = time.monotonic()\n"
+            "for name in ('Any_S', 'ZoeD_N', 'VDA_S', 'Pseudo', 'Files:x', 'nonsense'): check_weights(name)\n"
+            "print(time.monotonic() - start < 1, 'transformers' in sys.modules)")
+    assert run(code, **standins[1]).stdout.split() == ['True', 'False']
+
+
+def test_a_server_is_asked_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr('inpaint_nb.depth.urlopen', lambda request, timeout: asked.append(request.full_url) or SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr('inpaint_nb.depth.time.monotonic', lambda: 7.)
+    for address in ('https://one.invalid/a', 'https://one.invalid/b?c', 'https://two.invalid', 'https://one.invalid'): assert reachable(address)
+    assert asked == ['https://one.invalid', 'https://two.invalid']
+    monkeypatch.setattr('inpaint_nb.depth.time.monotonic', lambda: 67.)
+    assert reachable('https://one.invalid/a') and len(asked) == 3
+
+
 def test_a_server_that_hangs(monkeypatch):
     "Name servers can be slower than any timeout of a socket."
-    monkeypatch.setattr('inpaint_nb.depth.urlopen', lambda request, timeout: time.sleep(60))
+    def hang(request, timeout):
+        time.sleep(3)
+        raise OSError('no answer')
+    monkeypatch.setattr('inpaint_nb.depth.urlopen', hang)
     start = time.monotonic()
     assert not reachable('https://huggingface.co', seconds=.3) and time.monotonic() - start < 2
 
@@ -352,7 +416,7 @@ def test_a_server_that_hangs(monkeypatch):
 def test_damaged_weights_are_named(standins, tmp_path):
     folder = write_weights('Any_S', tmp_path/'Any_S')
     create = lambda name='Any_S': create_depth_model(name, weights=folder)
-    for name, kind in (('ZoeD_N', 'kind depth_anything, but ZoeD_N is of kind zoedepth'), ('Any_V2_N_S', 'relative network, but Any_V2_N_S is metric')):
+    for name, kind in (('ZoeD_N', 'kind depth_anything, but ZoeD_N is of kind zoedepth'), ('Any_V2_N_S', 'network that is relative, but Any_V2_N_S is metric')):
         with pytest.raises(ValueError, match=kind): create(name)
     weights = (folder/'model.safetensors').read_bytes()
     for damage in (weights[:len(weights) // 2], b'', b'hello'):
@@ -369,9 +433,52 @@ def test_damaged_weights_are_named(standins, tmp_path):
         with pytest.raises(ValueError, match='Any_S') as caught: create()
         assert '\n' not in str(caught.value)
     (folder/'model.pth').write_text('hello')
-    with pytest.raises(ValueError, match='model.pth does not hold the weights of Any_S'): create_depth_model('Any_S', weights=folder/'model.pth')
+    with pytest.raises(ValueError, match='model.pth does not hold the weights of Any_S: it is damaged, or holds something else than named tensors$'): create_depth_model('Any_S', weights=folder/'model.pth')
     with pytest.raises(FileNotFoundError, match='no weights of Any_S'): create_depth_model('Any_S', weights=tmp_path/'nowhere')
     with pytest.raises(ValueError, match='single file'): create_depth_model('ZoeD_N', weights=folder/'model.pth')
+
+
+@pytest.mark.parametrize('holds, name, message', [
+    ('Any_V2_S', 'Any_S', 'of Depth Anything 2, but Any_S is of Depth Anything 1'), ('Any_S', 'Any_V2_S', 'of Depth Anything 1, but Any_V2_S is of Depth Anything 2'),
+    ('Any_V2_K_S', 'Any_V2_N_S', 'for roads, but Any_V2_N_S is for rooms'), ('Any_V2_N', 'Any_V2_K', 'for rooms, but Any_V2_K is for roads'),
+    ('Any_V2_S', 'Any_V2_N', 'relative, but Any_V2_N is metric'), ('Any_V2_K', 'Distill_Any_L', 'metric, but Distill_Any_L is relative'),
+    ('ZoeD_NK', 'ZoeD_N', 'of two heads, but ZoeD_N is of one head'), ('ZoeD_K', 'ZoeD_NK', 'of one head, but ZoeD_NK is of two heads')])
+def test_weights_of_another_name(standins, holds, name, message):
+    with pytest.raises(ValueError, match=f'{holds} holds a network that is {message}$'): create_depth_model(name, weights=standins[0]/'weights'/holds)
+
+
+@pytest.mark.parametrize('width, layers, size, used', [(384, 12, 'small', [3, 6, 9, 12]), (768, 12, 'base', [3, 6, 9, 12]), (1024, 24, 'large', [5, 12, 18, 24]), (64, 12, None, [3, 6, 9, 12])])
+def test_what_the_published_configurations_show(width, layers, size, used):
+    from inpaint_nb.depth import _shown
+    from transformers import DepthAnythingConfig, Dinov2Config
+    for version, indices in ((2, used), (1, list(range(layers - 3, layers + 1)))):
+        backbone = Dinov2Config(hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64, out_indices=indices)
+        shown = _shown(DepthAnythingConfig(backbone_config=backbone))
+        assert shown.get('size') == size and shown['version'] == f'of Depth Anything {version}' and shown['depth'] == 'relative' and 'place' not in shown
+
+
+def test_another_size_is_refused_in_both_layouts(tmp_path, monkeypatch):
+    "As if 64 were the width of the base networks."
+    from safetensors.torch import load_file
+    from standins import original_names
+    monkeypatch.setitem(depth_room._WIDTHS, 64, 'base')
+    folder = write_weights('Any_V2_B', tmp_path/'mine')
+    torch.save(original_names(load_file(folder/'model.safetensors')), tmp_path/'mine.pth')
+    for weights in (folder, folder/'model.safetensors', tmp_path/'mine.pth'):
+        create_depth_model('Any_V2_B', weights=weights)
+        with pytest.raises(ValueError, match='mine.* holds a network that is base, but Any_V2_S is small'): create_depth_model('Any_V2_S', weights=weights)
+
+
+@pytest.mark.parametrize('file, good, bad', [
+    ('depth_anything_vits14.pth', ['Any_B'], ['Any_V2_B', 'Any_V2_N_B']), ('depth_anything_v2_vitb.pth', ['Any_V2_B', 'Distill_Any_B'], ['Any_B', 'Any_V2_K_B']),
+    ('depth_anything_v2_metric_hypersim_vitb.pth', ['Any_V2_N_B'], ['Any_V2_B', 'Any_V2_K_B']), ('depth_anything_v2_metric_vkitti_vitl.pth', ['Any_V2_K'], ['Any_V2_N', 'Any_L']),
+    ('metric.pth', ['Any_B', 'Any_V2_N_B'], [])])
+def test_names_that_authors_gave_to_files(tmp_path, file, good, bad):
+    from standins import original_names
+    torch.save(original_names(files_of(network_of('Any_V2_B'))), tmp_path/file)
+    for name in good: create_depth_model(name, weights=tmp_path/file)
+    for name in bad:
+        with pytest.raises(ValueError, match=f'{file} holds a network that is .*, but {name} is '): create_depth_model(name, weights=tmp_path/file)
 
 
 def test_original_layout_is_the_same_network(tmp_path):
@@ -454,6 +561,30 @@ def test_gaps_do_not_spread(edge_dilation):
     assert depth[0, 0, 20, 5] > .9 > .1 > depth[0, 0, 20, -5]  # near is 1
 
 
+class Hopeless(torch.nn.Module):
+    "Gives no finite depth for dark pictures, in one of three ways; as a picture network and as a stream."
+    def __init__(self, value): super().__init__(); self.value = value
+    def forward(self, images):
+        depth = images.mean(1)
+        dark = depth.mean((1, 2)) < 0
+        depth[dark] = self.value
+        return SimpleNamespace(predicted_depth=depth)
+    def reset_state(self): pass
+    def infer(self, image, use_amp): return list(self(image[None]).predicted_depth)
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize('kind', [AnyNetwork, VideoNetwork])
+def test_a_picture_without_any_depth_is_an_error(kind, value):
+    "And not a flat map, which would pass for a picture without holes."
+    bright, dark = .6 + .4 * torch.rand(1, 3, 60, 80), torch.zeros(1, 3, 60, 80)
+    for options in (DepthOptions(), DepthOptions(edge_dilation=2), DepthOptions(tta=kind is AnyNetwork)):
+        model = kind(Hopeless(value), 'Any_S', options=options)
+        assert model.infer(bright).max() == 1
+        for ask in (model.infer, model.infer_clip, lambda images: list(model.follow(images))):
+            with pytest.raises(ValueError, match='^Any_S gives no finite depth for this picture: its weights are damaged, or the picture is more than half precision'): ask(torch.cat([bright, dark]))
+
+
 def test_flip_makes_mirrors_agree(standins):
     make = lambda **options: create_depth_model('Any_S', 98, weights=standins[0]/'weights', **options)
     image = PLACES[480]
@@ -489,27 +620,49 @@ def test_choose_device(monkeypatch, gpu, found, device):
         with pytest.raises(ValueError, match=f'from 0 to {found - 1}, or -1'): choose_device(gpu)
 
 
-class Batch:
-    "Pictures that go to any device by staying where they are."
-    shape, device = (1, 3, 14, 14), 'cpu'
-    def split(self, size): return [self]
-    def to(self, *where): return torch.zeros(self.shape)
+class OnGpu(AnyNetwork):
+    "Believes that it is on a GPU, and looks at pictures without one: the mean colour is the depth, a black picture is an error, a white one has no depth."
+    def __init__(self, device='cuda'):
+        super().__init__(torch.nn.Identity(), 'Any_S', options=DepthOptions(batch_size=3))
+        self.device, self.sizes, self.inside, self.most = torch.device(device), [], 0, 0
 
-
-@pytest.mark.parametrize('kind, together', [('cuda', 1), ('cpu', 3)])
-def test_threads_take_turns_on_a_gpu(kind, together):
-    network, inside, most = AnyNetwork(torch.nn.Identity()), [], []
-    meet = threading.Barrier(together)
-    def look(images):
-        inside.append(images)
-        meet.wait(10)
+    def look_well(self, images):
+        self.inside += 1
+        self.most, _ = max(self.most, self.inside), self.sizes.append(len(images))
         time.sleep(.02)
-        most.append(len(inside))
-        inside.pop()
-        return images[:, :1]
-    network.look, network.device = look, SimpleNamespace(type=kind)
-    with ThreadPoolExecutor(3) as pool: list(pool.map(lambda _: network.estimate(Batch()), range(3)))
-    assert max(most) == together
+        self.inside -= 1
+        if not images.flatten(1).any(1).all(): raise RuntimeError('black')
+        depth = images.mean(1, keepdim=True)
+        return depth.where(depth < 1, depth.new_tensor(torch.nan))
+
+
+def at_once(function, values):
+    "What a function makes of each value in a thread of its own, or its error."
+    def tried(value):
+        meet.wait(10)
+        try: return function(value)
+        except Exception as error: return error
+    meet = threading.Barrier(len(values))
+    with ThreadPoolExecutor(len(values)) as pool: return list(pool.map(tried, values))
+
+
+def test_threads_share_a_gpu():
+    "One batch at a time, small ones together; each thread gets what its own pictures make alone."
+    model = OnGpu()
+    pictures = [torch.rand(number % 4 + 1, 3, 10, 12 + number % 2) * .9 for number in range(16)]
+    for depth, images in zip(at_once(model.estimate, pictures), pictures): assert torch.equal(depth, images.mean(1, keepdim=True))
+    assert model.most == 1 and max(model.sizes) == 3 and len(model.sizes) < sum(-(-len(images) // 3) for images in pictures)
+    plain = OnGpu('cpu')
+    at_once(plain.estimate, pictures[:4])
+    assert plain.most > 1 and sorted(plain.sizes) == [1, 1, 2, 3, 3]
+
+
+def test_errors_on_a_gpu_reach_those_who_asked():
+    model = OnGpu()
+    errors = at_once(model.estimate, [torch.zeros(1, 3, 10, 12)] * 5)
+    assert [str(error) for error in errors] == ['black'] * 5
+    white, *others = at_once(model.estimate, [torch.ones(1, 3, 10, 12), *torch.full((4, 1, 3, 10, 12), .5)])
+    assert 'Any_S gives no finite depth' in str(white) and all(torch.equal(depth, torch.full((1, 1, 10, 12), .5)) for depth in others)
 
 
 def test_a_folder_with_a_program_is_neither_asked_about_nor_run(tmp_path, monkeypatch):
@@ -521,10 +674,10 @@ def test_a_folder_with_a_program_is_neither_asked_about_nor_run(tmp_path, monkey
     assert not asked and not (tmp_path/'ran').exists()
 
 
-@pytest.mark.parametrize('content', [[1, 2], torch.zeros(3), {'model': {}, 'epoch': 3}, {'epoch': 3}])
+@pytest.mark.parametrize('content', [[1, 2], torch.zeros(3), {'model': {}, 'epoch': 3}, {'epoch': 3}, SimpleNamespace(wants='to be run')])
 def test_a_file_without_named_tensors(tmp_path, content):
     torch.save(content, tmp_path/'a.pth')
-    with pytest.raises(ValueError, match='a.pth does not hold the weights of Any_S: it holds something else than named tensors'): create_depth_model('Any_S', weights=tmp_path/'a.pth')
+    with pytest.raises(ValueError, match='a.pth does not hold the weights of Any_S: it is damaged, or holds something else than named tensors$'): create_depth_model('Any_S', weights=tmp_path/'a.pth')
 
 
 def test_early_refusal(tmp_path, monkeypatch):
@@ -535,5 +688,6 @@ def test_early_refusal(tmp_path, monkeypatch):
         check_model_type(name, trust_remote_code=True)
         with pytest.raises(ValueError, match=f'{name} downloads and runs .* --trust-remote-code'): check_model_type(name)
     with pytest.raises(FileNotFoundError, match='no folder with depth maps'): check_model_type(f'Files:{tmp_path}/nowhere')
-    for name, message in (('Any', "unknown depth model 'Any'"), ('VDA_S:3', 'VDA_S takes nothing after its name')):
+    for name, message in (('Any', "unknown depth model 'Any'"), ('any_v2_s', r"'any_v2_s' \(did you mean Any_V2_S\?\): choose one of Pseudo, "), ('Oak', "'Oak': choose one of Pseudo, "),
+                          ('VDA_S:3', 'VDA_S takes nothing after its name')):
         with pytest.raises(ValueError, match=message): check_model_type(name, trust_remote_code=True)

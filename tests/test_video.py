@@ -664,3 +664,12 @@ def test_lost_lines_are_written_again(clip, records, tmp_path):
     assert make(clip, tmp_path/'out').made == 0
     after = {name: json.loads(data) for name, data in contents(tmp_path/'out').items() if name.endswith('.json')}
     assert before and after == {name: line | {'version': 'unknown'} for name, line in before.items() if line['records']}
+
+
+def test_depth_that_fails_is_tried_again(clip, records, tmp_path):
+    def refuse(*_): raise ValueError('no finite depth for this picture')
+    with mock.patch.object(video.DepthModel, 'origin', lambda *_: ''), mock.patch('inpaint_nb.depth.Pseudo.infer_clip', refuse):
+        summary = make(clip, tmp_path/'out')
+    assert list(summary.failed) == ['clip.mp4'] and not summary.made and not list((tmp_path/'out').iterdir())
+    make(clip, tmp_path/'out')
+    assert contents(tmp_path/'out') == contents(records)
