@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['CLIP', 'LIMITS', 'SCHEDULES', 'DECAYED', 'OPTIMIZERS', 'COUNTED', 'AMP_FLOATS', 'MOST_DROPPED', 'READ_EVERY',
-           'HARMLESS', 'SHOWN', 'ROW', 'HOLE_COLOUR', 'TrainConfig', 'same_discriminator', 'check_discriminator',
-           'cycle_position', 'cosine', 'cosine_wd', 'cosine_fixed_wd', 'step_decay', 'decay_groups', 'one_group',
-           'adamw', 'adam', 'sgd', 'lion', 'adamw_schedulefree', 'radam_schedulefree', 'sgd_schedulefree', 'set_rates',
-           'load_optimizer', 'cpu_has_bfloat16', 'Compute', 'say', 'keep_memory', 'PlainStep', 'frames_of', 'step_if',
-           'cut', 'epoch_plan', 'default_workers', 'batches_of', 'set_seed', 'own_randomness', 'RunState',
-           'Interrupted', 'StopSignal', 'leave_signals', 'Callback', 'Training', 'scheduler_state', 'BestModel',
-           'Checkpoint', 'read_run', 'settle_seed', 'changed', 'judged_after', 'ProgressBar', 'score_texts', 'summary',
-           'Summary', 'columns', 'loss_table', 'loss_figure', 'png', 'LossLog', 'paint_hole', 'contact_sheet',
-           'eval_sheet', 'eval_film', 'EvalPictures', 'TensorBoard', 'LivePlot', 'Watch', 'criterion_of', 'step_kind',
-           'fit', 'begin_with', 'compile_model', 'train_from_folder']
+           'HARMLESS', 'SHOWN', 'ROW', 'PANELS', 'GAN_PANELS', 'HOLE_COLOUR', 'TrainConfig', 'same_discriminator',
+           'check_discriminator', 'cycle_position', 'cosine', 'cosine_wd', 'cosine_fixed_wd', 'step_decay',
+           'decay_groups', 'one_group', 'adamw', 'adam', 'sgd', 'lion', 'adamw_schedulefree', 'radam_schedulefree',
+           'sgd_schedulefree', 'set_rates', 'load_optimizer', 'cpu_has_bfloat16', 'Compute', 'say', 'keep_memory',
+           'PlainStep', 'frames_of', 'step_if', 'cut', 'epoch_plan', 'default_workers', 'batches_of', 'set_seed',
+           'own_randomness', 'RunState', 'Interrupted', 'StopSignal', 'leave_signals', 'Callback', 'Training',
+           'scheduler_state', 'BestModel', 'Checkpoint', 'read_run', 'settle_seed', 'changed', 'judged_after',
+           'ProgressBar', 'score_texts', 'summary', 'Summary', 'columns', 'loss_table', 'loss_figure', 'png', 'LossLog',
+           'paint_hole', 'contact_sheet', 'eval_sheet', 'eval_film', 'EvalPictures', 'TensorBoard', 'LivePlot', 'Watch',
+           'criterion_of', 'step_kind', 'fit', 'begin_with', 'compile_model', 'train_from_folder']
 
 # %% ../nbs/04_train.ipynb #14fbcf9f
 import bisect, ctypes, math, os, random, signal, sys, threading, time
@@ -84,7 +84,7 @@ class TrainConfig:
     eval_step: int = 4  # epochs from one evaluation to the next
     save_eval_step: int = 20  # evaluation batches from one picture to the next
     skip_eval: bool = False  # do not judge; the newest model is the best
-    save_epoch: bool = False  # keep the model of each epoch, in a folder with its number
+    save_epoch: bool = False  # keep the model and the pictures of each epoch, in a folder with its number
     disable_backup: bool = False  # keep no second copy of the best model of this run
     seed: int = -1  # seed of all chance; -1: draw one
     num_workers: int | None = None  # processes that load data, 0: none; unless given two fewer than cores, at least 1 and at most 8
@@ -93,7 +93,7 @@ class TrainConfig:
     amp_float: str = 'fp16'  # short numbers for most of the arithmetic: fp16 (GPU only) or bfloat16
     disable_amp: bool = False  # float32 everywhere
     compile: bool = False  # compile the network first; pays on a GPU
-    checkpoint_file: str | None = None  # weights to begin with; a resumed run has its own
+    checkpoint_file: str | None = None  # weights to begin with; with --resume not looked at, because the run has its own
     resume: bool = False  # go on with the run in the model folder
     reset_state: bool = False  # with --resume: keep only the weights of the run in the model folder
 
@@ -122,7 +122,8 @@ LIMITS = (  # settings, what they may be, and that in words
 @patch
 def refuse(self: TrainConfig, name: str, wanted: str):
     "Say what a setting must be."
-    raise ValueError(f'--{name.replace("_", "-")} is {getattr(self, name)!r}; it must be {wanted}')
+    value = getattr(self, name)
+    raise ValueError(f'--{name.replace("_", "-")}' + f' is {value!r}; it' * (value is not True) + f' must be {wanted}')
 
 @patch
 def check(self: TrainConfig):
@@ -525,9 +526,9 @@ def load_state_dict(self: PlainStep,
 @patch
 def keep(self: PlainStep,
     state: dict,  # a checkpoint, of whose weights those to judge are in the model already
-) -> str:  # what else that is, in words
+) -> tuple[str, list[str]]:  # what else that is, in words; what of its own begins anew
     "Take up what `--reset-state` keeps beside the model."
-    return ''
+    return '', []
 
 @patch
 def report(self: PlainStep) -> dict[str, float]:
@@ -645,6 +646,7 @@ def leave_signals(
 class Callback:
     "Watches a run; override what is of interest."
     def before_fit(self, run: 'Training'): "Once, before anything else."
+    def after_start(self, run: 'Training', scores: dict): "When the model was judged before the first step, if it was."
     def before_epoch(self, run: 'Training'): "Before the first step of an epoch, or the first after a resume."
     def after_step(self, run: 'Training'): "After each step; reading numbers from the device here would cost time."
     def after_losses(self, run: 'Training', losses: list[float]): "Every few batches: their losses."
@@ -687,6 +689,11 @@ def call(self: Training,
 ):
     "Tell all who watch."
     for callback in self.callbacks: getattr(callback, event)(self, *arguments)
+
+@patch(as_prop=True)
+def started_best(self: Training) -> bool:
+    "Is the model from before the first step, if it was judged, still the best?"
+    return (self.state.start or {}).get('eval_loss') is not None and not any(row['best'] for row in self.state.history)
 
 @patch
 def rates(self: Training,
@@ -819,7 +826,7 @@ def keep(self: Training,
     write: Callable[[Path], None],  # whole or not at all
 ):
     "Write a file of this run; if that fails, say so and go on."
-    try: path.parent.mkdir(exist_ok=True); write(path)
+    try: path.parent.mkdir(parents=True, exist_ok=True); write(path)
     except OSError as error:
         self.unsaved[path] = error
         tqdm.write(f'{error}. The run goes on and will try again.', file=sys.stderr)
@@ -872,6 +879,7 @@ def save_checkpoint(self: Training):
 # %% ../nbs/04_train.ipynb #a22f99c7
 class BestModel(Callback):
     "Saves the model after each epoch that was the best so far, or after every one."
+    def after_start(self, run: Training, scores: dict): self.after_epoch(run, dict(epoch=0, best=scores.get('eval_loss') is not None))
     def after_epoch(self, run: Training, row: dict):
         config, backup = run.config, run.path(f'.{run.state.started}.pth.bk')
         wanted = {run.path('.pth'): row['best'], backup: row['best'] and not config.disable_backup,
@@ -937,7 +945,9 @@ def take_up(self: Training,
     "Go on where a checkpoint was written."
     config, before, epoch, best = self.config, file.get('train_kwargs') or {}, file['last_epoch'], file.get('best_loss', math.inf)
     if config.reset_state:
-        say(f'Kept: the weights after epoch {epoch}{self.step.keep(file)}. Started afresh: optimizer, schedule, sampler, history, best loss (was {best:.4f}).')
+        kept, anew = self.step.keep(file)
+        say(f'Kept: the weights after epoch {epoch}{kept}. Started afresh: {", ".join(["optimizer", "schedule", "sampler", "history", f"best loss (was {best:.4f})", *anew])}.')
+        self.say_best(file.get('run') or {}, epoch)
         return
     if before.get('optimizer', config.optimizer) != config.optimizer:
         raise ValueError(f'the run was started with --optimizer {before["optimizer"]}, not {config.optimizer}; to change it, add --reset-state')
@@ -949,10 +959,22 @@ def take_up(self: Training,
     self.state = RunState(**file['run']) if 'run' in file else RunState(config.seed, epoch=epoch + 1, best_loss=best)
     if 'sampler' in file: self.sampler.load_state_dict(file['sampler'])
     if before.get('loss') != config.loss: self.state.best_loss = math.inf
-    where = f'in epoch {self.state.epoch} of {config.max_epoch}, after {self.state.drawn} of its {config.draws} samples'
+    of = f'of its {config.draws} samples' if self.state.drawn <= config.draws else f'samples, {config.draws} of which make one now'
+    where = f'in epoch {self.state.epoch} of {config.max_epoch}, after {self.state.drawn} {of}'
     if changes := changed(config, before): say(f'Other settings from here on: {", ".join(changes)}.')
     if self.state.epoch <= config.max_epoch: say(f'Resumed {where}.')
-    else: say(f'Nothing left to do: the run has had its {epoch} epochs. A larger --max-epoch goes on, --reset-state starts over.')
+    else: say(f'Nothing left to do: --max-epoch is {config.max_epoch}, and the run has had {epoch}. A larger --max-epoch goes on; --reset-state begins a new run with its weights.')
+
+@patch
+def say_best(self: Training,
+    before: dict,  # `RunState` of the run whose weights are kept, as the checkpoint has it
+    epoch: int,  # its last
+):
+    "Tell if the last epoch, whose weights are kept, was not the best one."
+    best = max([row['epoch'] for row in before.get('history', []) if row['best']], default=0 if before.get('start') else epoch)
+    if best == epoch: return
+    one = f'epoch {best}' if best else 'the model that the run began with'
+    say(f'Epoch {epoch} was the last; the best was {one}. To begin with that one: --checkpoint-file {self.path(".pth")} instead of --resume --reset-state.')
 
 # %% ../nbs/04_train.ipynb #08993222
 def judged_after(
@@ -983,14 +1005,22 @@ def run(self: Training):
         except Exception: self.rescue(begun); raise
         finally: self.call('after_fit'); self.batches = self.train_loader = self.eval_loader = None
     if self.unsaved: raise OSError('; '.join(map(str, self.unsaved.values())))
-    if state.history and not any(row['best'] for row in state.history): say('No model was saved as the best one, because no evaluation gave a finite loss.')
+    if state.history and not any(row['best'] for row in state.history): say(self.none_better())
 
 # %% ../nbs/04_train.ipynb #6a4f5a5b
 @patch
 def judge_start(self: Training):
     "Judge the model as it is before the first step, to see later what the run changes."
     self.state.start, self.clock = self.evaluate(), time.monotonic()
+    self.state.best_loss = self.state.start.get('eval_loss', math.inf)
     say('  '.join(['before the first step'] + score_texts(self.state.start)))
+    self.call('after_start', self.state.start)
+
+@patch
+def none_better(self: Training) -> str:  # a sentence
+    "What it means that no epoch was the best one."
+    if not self.started_best: return 'No model was saved as the best one, because no evaluation gave a finite loss.'
+    return f'No epoch was better than the model that the run began with; {self.path(".pth")} holds that model.'
 
 @patch
 def rescue(self: Training,
@@ -1030,7 +1060,8 @@ class ProgressBar(Callback):
     def after_fit(self, run: Training): self.bar is None or self.bar.close()
 
 # %% ../nbs/04_train.ipynb #d132c8cd
-SHOWN = dict(eval_loss='eval {:.4f}', psnr='hole {:.2f} dB', ssim='SSIM {:.3f}', flicker='flicker {:.4f}', checkerboard='checkerboard {:.2f}', lpips='LPIPS {:.4f}',
+SHOWN = dict(eval_loss='eval {:.4f}', psnr='hole {:.2f} dB', ssim='SSIM {:.3f}', flicker='flicker {:.4f}', checkerboard='checkerboard {:.2f}', true_checkerboard='(truth {:.2f})',
+             sharpness='sharpness {:.2f}', lpips='LPIPS {:.4f}',
              generator_loss='generator {:.3f}', discriminator_loss='discriminator {:.3f}', adaptive_weight='weight {:.3f}')
 
 def score_texts(
@@ -1043,13 +1074,15 @@ def summary(
     row: dict,  # of the history
     config: TrainConfig,
     left: float = 0,  # seconds that the run will still take
+    start_better: bool = False,  # is the model from before the first step still the best?
 ) -> str:
     "One line about an epoch."
     parts = [f'epoch {row["epoch"]:>3}/{config.max_epoch}', f'loss {row["train_loss"]:.4f}', *score_texts(row)]
     parts += [f'lr {row["learning_rate"]:.2e}', f'{row["samples_per_second"]:.1f} samples/s', tqdm.format_interval(row['seconds'])]
     if left: parts.append(f'{tqdm.format_interval(left)} left')
     if row['dropped']: parts.append(f'{row["dropped"]} steps left out')
-    return '  '.join(parts + ['best so far'] * row['best'])
+    verdict = 'best so far' if row['best'] else 'the model it began with is better' if start_better and row['eval_loss'] is not None else ''
+    return '  '.join(parts + [verdict] * bool(verdict))
 
 # %% ../nbs/04_train.ipynb #6d3215c8
 class Summary(Callback):
@@ -1063,7 +1096,7 @@ class Summary(Callback):
     def after_epoch(self, run: Training, row: dict):
         history = run.state.history
         left = sum(row['seconds'] for row in history) / len(history) * (run.config.max_epoch - row['epoch'])
-        tqdm.write(summary(row, run.config, left))
+        tqdm.write(summary(row, run.config, left, run.started_best))
 
 # %% ../nbs/04_train.ipynb #77ad364a
 ROW = ('epoch', 'train_loss', 'eval_loss', 'psnr', 'ssim', 'flicker', 'learning_rate', 'weight_decay', 'dropped', 'samples_per_second', 'seconds')
@@ -1076,25 +1109,34 @@ def columns(
 
 def loss_table(
     history: list[dict],
+    start: dict | None = None,  # scores before the first step
 ) -> str:  # comma-separated, with a header; empty where the model was not judged
     "The history as a table."
-    names = columns(history)
-    cells = [['' if row.get(name) is None else str(row[name]) for name in names] for row in history]
+    rows = [*([dict(epoch=0, best='eval_loss' in start) | start] if start else []), *history]
+    names = [*columns(rows), 'best']
+    cells = [['' if row.get(name) is None else str(int(row[name]) if name == 'best' else row[name]) for name in names] for row in rows]
     return '\n'.join(','.join(line) for line in [names, *cells]) + '\n'
 
 # %% ../nbs/04_train.ipynb #281d37d8
+PANELS = {'loss': ('train_loss', 'eval_loss'), 'hole PSNR, dB': ('psnr',), 'learning rate': ('learning_rate',)}  # title: columns
+GAN_PANELS = {'checkerboard': ('checkerboard', 'true_checkerboard'), 'sharpness': ('sharpness',), 'adversarial losses': ('generator_loss', 'discriminator_loss')}
+
 def loss_figure(
     history: list[dict],
+    start: dict | None = None,  # scores before the first step
 ) -> Figure:
-    "Loss, hole PSNR and learning rate of all epochs so far."
-    figure = Figure(figsize=(9, 2.2), dpi=80, layout='constrained')
-    for axis, names in zip(figure.subplots(1, 3), (('train_loss', 'eval_loss'), ('psnr',), ('learning_rate',))):
+    "Loss, hole PSNR and learning rate of all epochs so far, with a discriminator also how the game goes; what a model had before the first step is epoch 0 and a dashed line."
+    panels = PANELS | (GAN_PANELS if any('generator_loss' in row for row in history) else {})
+    rows = [*([dict(epoch=0) | start] if start else []), *history]
+    figure = Figure(figsize=(9, 2.2 * len(panels) / 3), dpi=80, layout='constrained')
+    for axis, (title, names) in zip(figure.subplots(len(panels) // 3, 3).flat, panels.items()):
         for name in names:
-            known = [(row['epoch'], row[name]) for row in history if row[name] is not None]
-            if known: axis.plot(*zip(*known), '.-', label=name.replace('_', ' '))
+            known = [(row['epoch'], row[name]) for row in rows if row.get(name) is not None]
+            if known: line, = axis.plot(*zip(*known), '.-', label=name.replace('_', ' '))
+            if start and name in start and not name.startswith('true'): axis.axhline(start[name], ls='--', lw=0.8, color=line.get_color())
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.set(xlabel='epoch', title={'train_loss': 'loss', 'psnr': 'hole PSNR, dB'}.get(names[0], 'learning rate'))
-    figure.axes[0].legend()
+        axis.set(xlabel='epoch', title=title)
+        if len(names) > 1: axis.legend(fontsize=8)
     return figure
 
 def png(
@@ -1108,9 +1150,9 @@ def png(
 class LossLog(Callback):
     "Writes `loss.csv` and `loss.png`."
     def after_epoch(self, run: Training, row: dict):
-        history = run.state.history
-        run.keep(run.model_dir/'loss.csv', partial(write_whole, data=loss_table(history).encode()))
-        run.keep(run.model_dir/'loss.png', partial(write_whole, data=png(loss_figure(history))))
+        rows = run.state.history, run.state.start
+        run.keep(run.model_dir/'loss.csv', partial(write_whole, data=loss_table(*rows).encode()))
+        run.keep(run.model_dir/'loss.png', partial(write_whole, data=png(loss_figure(*rows))))
 
 # %% ../nbs/04_train.ipynb #81aba8ec
 HOLE_COLOUR = (1.0, 0.25, 0.63)
@@ -1127,7 +1169,8 @@ def contact_sheet(
     columns: dict[str, Tensor],  # caption: b 3 h w, 0..1
 ) -> Image.Image:
     "Columns of pictures, each under its caption."
-    enlarge = max(1, 96 // next(iter(columns.values())).shape[-1])  # room for a caption
+    room = max(ImageDraw.Draw(Image.new('RGB', (1, 1))).textlength(caption) for caption in columns) + 8
+    enlarge = math.ceil(room / next(iter(columns.values())).shape[-1])
     wide = torch.cat([images.float().cpu() for images in columns.values()], -1)  # b 3 h columns*w
     wide = wide.repeat_interleave(enlarge, -2).repeat_interleave(enlarge, -1)
     pixels = torch.cat([*wide], -2).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
@@ -1158,13 +1201,15 @@ def eval_film(
     return file.getvalue()
 
 class EvalPictures(Callback):
-    "Writes a contact sheet of every n-th evaluation batch into `eval/`, and of clips a short film."
+    "Writes a contact sheet of every n-th evaluation batch into `eval/`, and of clips a short film; with `--save-epoch` also into the folder of the epoch."
     def after_eval_batch(self, run: Training, number: int, batch: dict):
         if number % run.config.save_eval_step: return
-        path, rim = run.model_dir/'eval'/f'{number // run.config.save_eval_step + 1}.png', run.step.model.i2i_offset
+        name, rim = str(number // run.config.save_eval_step + 1), run.step.model.i2i_offset
         eval_sheet(batch, rim).save(file := BytesIO(), 'PNG')
-        run.keep(path, partial(write_whole, data=file.getvalue()))
-        if batch['x'].dim() == 5: run.keep(path.with_suffix('.webp'), partial(write_whole, data=eval_film(batch, rim)))
+        files = {f'{name}.png': file.getvalue()} | ({f'{name}.webp': eval_film(batch, rim)} if batch['x'].dim() == 5 else {})
+        epoch = run.state.epoch if run.state.step else 0
+        for folder in [run.model_dir] + [run.model_dir/str(epoch)] * run.config.save_epoch:
+            for file, data in files.items(): run.keep(folder/'eval'/file, partial(write_whole, data=data))
 
 # %% ../nbs/04_train.ipynb #011cfdc8
 class TensorBoard(Callback):
@@ -1182,6 +1227,7 @@ class TensorBoard(Callback):
             self.failed = True
             tqdm.write(f'{self.folder}: {error}. The run goes on without TensorBoard.', file=sys.stderr)
     def after_losses(self, run: Training, losses: list[float]): self.attempt('add_scalar', 'loss/batches', sum(losses) / len(losses), run.state.step)
+    def after_start(self, run: Training, scores: dict): self.after_epoch(run, scores)
     def after_epoch(self, run: Training, row: dict):
         for name in [name for name in columns([row])[1:] if row.get(name) is not None]: self.attempt('add_scalar', f'epoch/{name}', row[name], run.state.step)
     def after_eval_batch(self, run: Training, number: int, batch: dict):
@@ -1285,12 +1331,24 @@ def fit(
     run = Training((step_type or step_kind(config))(model, criterion, config, compute), train_dataset, None if config.skip_eval else eval_dataset, model_dir, config,
                    [EvalPictures()] if compute.rank else watchers)
     if found: run.take_up(found[1])
-    elif run.path('.checkpoint.pth').exists(): say(f'{model_dir} holds another run: its checkpoint will be replaced. To go on with it, stop and add --resume.')
+    elif run.path('.checkpoint.pth').exists(): say(f'{model_dir} holds another run: its model, checkpoint and table will be replaced. To go on with it, stop and add --resume.')
+    if found and config.checkpoint_file: say(f'--checkpoint-file is not looked at: with --resume the weights are those in {model_dir}.')
     if not int(os.environ.get('LOCAL_RANK', 0)): make_folder(model_dir)
+    if config.save_epoch and (config.reset_state or not found) and not compute.rank: run.set_aside()
     run.run()
     with run.step.judging(): judged = model_state(model)
     model.load_state_dict(judged)
     return run.state.history
+
+@patch
+def set_aside(self: Training):
+    "Move the epochs that an earlier run saved out of the way, so that those of two runs do not mix."
+    old = sorted(int(path.parent.name) for path in self.model_dir.glob(f'*/{self.path(".pth").name}') if path.parent.name.isdecimal())
+    if not old: return
+    aside = self.model_dir/f'before_{self.state.started}'
+    aside.mkdir()
+    for epoch in old: (self.model_dir/str(epoch)).rename(aside/str(epoch))
+    say(f'Epochs {", ".join(map(str, old))} of an earlier run are now in {aside}.')
 
 def begin_with(
     model: Inpainter,  # receives the weights
@@ -1323,6 +1381,8 @@ def train_from_folder(
     for part in ['train'] + ['eval'] * (not config.skip_eval):
         if not (data_dir/part).is_dir(): raise FileNotFoundError(f'no folder {data_dir/part}: make records first (inpaint_create_training_data)')
     criterion = criterion_of(config)
+    if config.discriminator and not (config.checkpoint_file or config.resume):
+        say('--discriminator without --checkpoint-file: the model begins with random weights. A discriminator is meant to polish a trained model; name its file with --checkpoint-file.')
     Compute(config)  # to meet the other processes
     config = settle_seed(config, read_run(model_dir, config, full_name(config.arch)))
     records = partial(VideoDataset, frames=CLIP) if config.video else InpaintDataset

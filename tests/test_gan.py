@@ -12,7 +12,7 @@ from torch import nn
 from inpaint_nb import gan, train
 from inpaint_nb.datasets import write_record
 from inpaint_nb.gan import (GanStep, adaptive_weight, best_row, checkerboard_energy, create_discriminator, discriminator_loss, generator_loss,
-                            generator_warmup, load_discriminator, moving_average, straight_clamp)
+                            generator_warmup, late_warmup, load_discriminator, moving_average, sharpness, straight_clamp)
 from inpaint_nb.losses import LPIPS, L1, ClampLoss, WithLPIPS, create_loss
 from inpaint_nb.models import MODELS, Inpainter, create_model, load_model, save_model
 from inpaint_nb.train import Callback, Compute, Interrupted, PlainStep, RunState, TrainConfig, decay_groups, train_from_folder
@@ -284,14 +284,18 @@ def test_a_checkpoint_without_a_discriminator(data, tmp_path, capsys):
         for group in optimizer['param_groups']: group['train_mode'] = False
     torch.save(file, path)
     history = run(data, tmp_path, resume=True, optimizer='adamw_schedulefree')
-    assert 'holds no discriminator, as those of iw3: l3c begins anew' in capsys.readouterr().out
-    assert [row['epoch'] for row in history] == [2] and history[0]['best']
+    said = capsys.readouterr().out
+    assert 'holds no discriminator, as those of iw3: l3c begins anew' in said
+    assert [row['epoch'] for row in history] == [2] and 'before the first step' in said.split('begins anew')[1]
 
 @pytest.mark.parametrize('before, after', [('l3c', None), (None, 'l3c'), ('l3c', 'ffc')])
-def test_another_discriminator_needs_a_fresh_start(data, tmp_path, before, after):
+def test_another_discriminator_needs_a_fresh_start(data, tmp_path, capsys, before, after):
     run(data, tmp_path, max_epoch=1, num_samples=4, discriminator=before)
+    capsys.readouterr()
     with pytest.raises(ValueError, match='the run was started with.*add --reset-state'): run(data, tmp_path, resume=True, discriminator=after)
-    if after != 'ffc': assert len(run(data, tmp_path, max_epoch=1, num_samples=4, resume=True, reset_state=True, discriminator=after)) == 1
+    assert len(run(data, tmp_path, max_epoch=1, num_samples=4, resume=True, reset_state=True, discriminator=after)) == 1
+    said = capsys.readouterr().out
+    assert (f'discriminator ({after}), warm-up.' in said) == (after is not None) and 'random weights' not in said
 
 # ---- files, scores, errors
 
@@ -300,10 +304,12 @@ def test_files_and_columns(data, tmp_path, capsys):
     assert all((tmp_path/f'{epoch}/{NAME}.pth').is_file() for epoch in (1, 2))
     assert load_discriminator(tmp_path/'inpaint.l3_conditional_discriminator.pth')[1]['train_kwargs']['discriminator'] == 'l3c'
     rows = [*csv.DictReader((tmp_path/'loss.csv').open())]
-    wanted = {'checkerboard', 'generator_loss', 'discriminator_loss', 'adaptive_weight', 'psnr', 'ssim'}
+    assert [row['epoch'] for row in rows] == ['0', '1', '2'] and [row['best'] for row in rows] == ['1', *[str(int(row['best'])) for row in history]]
+    wanted = {'checkerboard', 'true_checkerboard', 'sharpness', 'generator_loss', 'discriminator_loss', 'adaptive_weight', 'psnr', 'ssim'}
     assert wanted <= set(rows[0]) and all(rows[-1][name] for name in wanted)
-    assert sum(row['best'] for row in history) >= 1 and (tmp_path/f'{NAME}.pth').is_file()
-    assert 'before the first step' in capsys.readouterr().out
+    assert (tmp_path/f'{NAME}.pth').is_file() and all((tmp_path/f'{epoch}/eval/1.png').is_file() for epoch in range(3))
+    said = capsys.readouterr().out
+    assert re.search('before the first step .*checkerboard .*truth', said) and 'begins with random weights' in said and 'earlier run' not in said
 
 def test_lpips_is_a_score_where_its_weights_are(tmp_path):
     own = GanStep(Tiny(), WithLPIPS(ClampLoss(L1()), 0.4, LPIPS()), QUICK, Compute(QUICK))
@@ -347,11 +353,51 @@ def test_checkerboard_energy():
 def test_best_row():
     row = lambda psnr, checkerboard, **more: dict(psnr=psnr, ssim=0.6, checkerboard=checkerboard, eval_loss=0.1, **more)
     start, rows = row(22, 3), [row(21.5, 2), row(20.8, 1), row(21.2, 1.5), row(21.3, 1.8)]
-    assert best_row(rows, start) is rows[2] and best_row(rows) is rows[1]
-    assert best_row([row(19, 1), row(20, 2)], start)['psnr'] == 20
+    assert best_row([start, *rows]) is rows[2] and best_row(rows) is rows[1] and best_row(rows, [start]) is rows[2]
+    assert best_row([start, row(19, 1), row(20, 2)]) is start
+    assert best_row([row(19, 1), row(20, 2)], [start])['psnr'] == 20
     assert best_row([row(22, 2, lpips=0.1), row(22, 1, lpips=0.3)])['checkerboard'] == 2
+    assert best_row([row(22, 1.1, true_checkerboard=1.2), row(22, 0.7, true_checkerboard=1.2)])['checkerboard'] == 1.1  # below the truth is no merit
     assert best_row([dict(eval_loss=2.0, psnr=None, ssim=None), dict(eval_loss=1.0, psnr=None, ssim=None)])['eval_loss'] == 1
     assert best_row([]) is None
+
+def test_sharpness():
+    torch.manual_seed(0)
+    picture, mask = torch.rand(1, 3, 96, 96), torch.zeros(1, 1, 96, 96)
+    mask[..., 10:80, 30:55] = 1
+    tile = 0.2 * torch.rand(1, 3, 4, 4).repeat(1, 1, 24, 24)
+    assert sharpness(picture, picture, mask) == pytest.approx(1) and sharpness(0.5 * picture, picture, mask) == pytest.approx(0.5, abs=1e-3)
+    assert sharpness(0.5 * picture + tile, picture, mask) == pytest.approx(0.5, abs=0.02)  # a grid is no detail
+    for target, hole in ((picture * 0 + 0.5, mask), (picture, mask * 0)): assert sharpness(picture, target, hole).isnan()
+
+STILL = dict(learning_rate=1e-30, learning_rate_cosine_min=0, weight_decay=0)  # nothing moves, so nothing becomes better
+
+def test_the_model_from_before_is_a_candidate(data, tmp_path, capsys):
+    "If no epoch beats it, it is what the folder holds, and that is said at each epoch and at the end."
+    save_model(start := Tiny(), tmp_path/'start.pth')
+    file = tmp_path/f'run/{NAME}.pth'
+    class Look(Callback):
+        def before_epoch(self, run): assert torch.equal(weights(file), weights(tmp_path/'start.pth'))
+    history = train_from_folder(data, tmp_path/'run', replace(QUICK, checkpoint_file=tmp_path/'start.pth', save_epoch=True, **STILL), [Look()], progress=True)
+    assert [row['best'] for row in history] == [False, False] and torch.equal(weights(file), weights(tmp_path/'start.pth'))
+    assert torch.equal(weights(tmp_path/f'run/0/{NAME}.pth'), weights(tmp_path/'start.pth'))
+    said = capsys.readouterr().out
+    assert said.count('the model it began with is better') == 2 and 'best so far' not in said and 'No epoch was better than the model that the run began with' in said
+    run(data, tmp_path/'run', max_epoch=1, resume=True, reset_state=True, **STILL)
+    said = capsys.readouterr().out
+    assert 'Epoch 2 was the last; the best was the model that the run began with' in said and 'was inf' not in said
+
+@pytest.mark.parametrize('options, said', [
+    (dict(num_samples=20000, batch_size=8, backward_step=4, max_epoch=1), ''), (dict(num_samples=8, generator_warmup_iteration=0), ''), (dict(num_samples=8, generator_warmup_iteration=3), ''),
+    (dict(num_samples=8, generator_warmup_iteration=4), 'has 4 steps; the discriminator is not heard before step 3, and in full from step 5'),
+    (dict(num_samples=3200, batch_size=8, backward_step=4, max_epoch=1), 'has 100 steps; the discriminator is not heard before step 233, and in full from step 501')])
+def test_a_warm_up_that_is_too_long_is_said(options, said):
+    found = late_warmup(replace(QUICK, **dict(generator_warmup_iteration=500) | options))
+    assert said in found if said else found == ''
+
+def test_a_long_warm_up_is_said_by_the_run(data, tmp_path, capsys):
+    run(data, tmp_path, max_epoch=1, generator_warmup_iteration=500)
+    assert 'lower --generator-warmup-iteration' in capsys.readouterr().out
 
 @pytest.mark.parametrize('options, said', [
     (dict(discriminator='l3'), '--discriminator is .l3.; it must be one of: l3c, l3ce, ffc, ffce, l3cffce'), (dict(discriminator_weight=-1), '--discriminator-weight is -1; it must be 0 or more'),
@@ -411,12 +457,14 @@ def test_the_best_so_far_is_a_model_that_exists():
         state = RunState(1)
         for new in rows: state.history.append(new | dict(best=GanStep.is_best(None, new, state)))
         assert [old['best'] for old in state.history] == best
+    assert not GanStep.is_best(None, row(21, 1.2), RunState(1, start=row(21, 1.1)))
+    assert GanStep.is_best(None, row(30, 9.0), RunState(1, start=row(12, 1.1)))  # random weights leave no grid either
 
 def test_reset_keeps_the_discriminator(data, tmp_path, capsys):
     run(data, tmp_path, max_epoch=1)
     before = load_discriminator(next(tmp_path.glob('*discriminator.pth')))[0].state_dict()
     run(data, tmp_path, max_epoch=1, resume=True, reset_state=True, learning_rate=1e-8, learning_rate_cosine_min=1e-9)
-    assert 'those of the discriminator too' in capsys.readouterr().out
+    assert re.search('those of the discriminator too. Started afresh: .*, warm-up', capsys.readouterr().out)
     after = load_discriminator(next(tmp_path.glob('*discriminator.pth')))[0].state_dict()
     for name, value in before.items():
         if value.is_floating_point() and 'parametrizations' not in name: torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-5)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -239,15 +239,36 @@ def test_reset_state_keeps_the_weights_only(data, tmp_path, capsys):
     run(data, tmp_path, max_epoch=1)
     learnt = weights(tmp_path/f'{NAME}.checkpoint.pth')
     history = run(data, tmp_path, max_epoch=1, resume=True, reset_state=True, learning_rate=1e-30, weight_decay=0, learning_rate_cosine_min=0)
-    assert 'optimizer, schedule, sampler, history, best loss' in capsys.readouterr().out
+    assert re.search('the weights after epoch 1. Started afresh: optimizer, schedule, sampler, history, best loss [^,]*$', capsys.readouterr().out)
     assert len(history) == 1 and history[0]['best']
     torch.testing.assert_close(weights(tmp_path/f'{NAME}.checkpoint.pth'), learnt)
 
 def test_a_finished_run_goes_on_only_when_asked_for_more(data, tmp_path, capsys):
     run(data, tmp_path, max_epoch=1)
     assert len(run(data, tmp_path, max_epoch=1, resume=True)) == 1
-    assert 'Nothing left to do' in capsys.readouterr().out
+    assert 'Nothing left to do: --max-epoch is 1, and the run has had 1. ' in capsys.readouterr().out
     assert [row['epoch'] for row in run(data, tmp_path, max_epoch=2, resume=True)] == [1, 2]
+
+def test_what_a_resumed_run_does_not_look_at_is_said(data, tmp_path, capsys):
+    run(data, tmp_path, max_epoch=1)
+    save_model(create_model(NAME), tmp_path/'other.pth')
+    run(data, tmp_path, max_epoch=1, resume=True, checkpoint_file=tmp_path/'other.pth')
+    assert '--checkpoint-file is not looked at' in capsys.readouterr().out
+
+def test_the_best_epoch_is_named_when_the_last_one_is_kept(data, tmp_path, capsys):
+    run(data, tmp_path, max_epoch=2, eval_step=1)
+    path = tmp_path/f'{NAME}.checkpoint.pth'
+    file = torch.load(path, weights_only=True)
+    for row in file['run']['history']: row['best'] = row['epoch'] == 1
+    torch.save(file, path)
+    run(data, tmp_path, max_epoch=1, resume=True, reset_state=True)
+    assert f'the best was epoch 1. To begin with that one: --checkpoint-file {tmp_path/NAME}.pth' in capsys.readouterr().out
+
+def test_an_epoch_that_became_shorter(data, tmp_path, capsys):
+    with pytest.raises(Interrupted): run(data, tmp_path, StopAfter(1))
+    drawn = load_model(tmp_path/f'{NAME}.checkpoint.pth')[1]['run']['drawn']
+    run(data, tmp_path, resume=True, num_samples=drawn - 1, max_epoch=1)
+    assert f'after {drawn} samples, {drawn - 1} of which make one now' in capsys.readouterr().out
 
 def test_the_seed_of_a_run_stays(data, tmp_path, capsys):
     run(data, tmp_path, max_epoch=1, seed=-1)
@@ -426,6 +447,30 @@ def test_eval_pictures_and_loss_picture(data, tmp_path):
     assert sorted(path.name for path in (tmp_path/'eval').iterdir()) == ['1.png', '2.png']
     assert (tmp_path/'loss.png').stat().st_size > 1000
     assert not [path for path in tmp_path.rglob('.*')]
+
+def test_captions_have_room():
+    "However small the pictures are."
+    for side in (8, 28, 40, 64, 224):
+        captions = ['input with hole', 'prediction', 'target']
+        sheet = train.contact_sheet({caption: torch.zeros(2, 3, side, side) for caption in captions})
+        need = ImageDraw.Draw(sheet).textlength(captions[0]) + 3
+        assert sheet.width % (3 * side) == 0 and sheet.width / 3 >= need and sheet.width <= 3 * max(side, need + 5 + side)
+
+def test_epochs_of_two_runs_do_not_mix(data, tmp_path, capsys):
+    run(data, tmp_path, max_epoch=2, save_epoch=True)
+    old = weights(tmp_path/f'2/{NAME}.pth')
+    (tmp_path/'2024').mkdir()  # somebody's own
+    run(data, tmp_path, max_epoch=1, save_epoch=True, seed=8)
+    aside, = tmp_path.glob('before_*')
+    assert f'Epochs 1, 2 of an earlier run are now in {aside}' in capsys.readouterr().out
+    assert torch.equal(weights(aside/f'2/{NAME}.pth'), old) and not (tmp_path/'2').exists() and (tmp_path/'2024').is_dir()
+    run(data, tmp_path, max_epoch=2, save_epoch=True, seed=8, resume=True)
+    assert [*tmp_path.glob('before_*')] == [aside] and (tmp_path/f'1/{NAME}.pth').is_file()
+
+def test_pictures_of_each_epoch(data, tmp_path):
+    run(data, tmp_path, max_epoch=2, save_epoch=True, eval_step=1)
+    sheets = [(folder/'1.png').read_bytes() for folder in (tmp_path/'1/eval', tmp_path/'2/eval', tmp_path/'eval')]
+    assert sheets[0] != sheets[1] == sheets[2]
 
 # ---- judging
 
