@@ -8,13 +8,13 @@ __all__ = ['PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS',
            'working_size', 'draw_parameters', 'place_photo', 'photo_holes', 'two_pictures', 'window_sums',
            'draw_places', 'best_crop', 'encode_png', 'parse_note', 'record_note', 'encode_record', 'write_files',
            'write_record', 'RecordOptions', 'PhotoError', 'PhotoUnfit', 'open_photo', 'photo_depth', 'photo_crops',
-           'options_of', 'check_options', 'records_of', 'finished_records', 'check_records', 'digest_files',
-           'write_journal', 'read_journal', 'read_split', 'known_empty', 'own_share', 'share_of', 'share_keys',
-           'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult', 'RecordSummary', 'shown', 'RecordMaker',
-           'make_folder', 'make_image_records', 'list_records', 'read_record', 'record_sheet', 'record_page',
-           'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop', 'adjust_brightness',
-           'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'Pack', 'record_stamps', 'find_pack',
-           'InpaintDataset', 'HardExampleSampler']
+           'options_of', 'check_options', 'records_of', 'finished_records', 'record_label', 'check_records',
+           'digest_files', 'write_journal', 'read_journal', 'read_split', 'known_empty', 'own_share', 'share_of',
+           'share_keys', 'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult', 'RecordSummary', 'shown',
+           'RecordMaker', 'make_folder', 'make_image_records', 'list_records', 'read_record', 'record_sheet',
+           'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop',
+           'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'Pack',
+           'record_stamps', 'find_pack', 'InpaintDataset', 'HardExampleSampler']
 
 # %% ../nbs/02_datasets.ipynb #6408ed43
 import hashlib, html, json, math, os, random, re, signal, struct, tempfile, threading, time, warnings, zlib
@@ -477,6 +477,12 @@ def finished_records(
         return len(there) if {(number, sample) for number, sample in note['kept'] if sample < options.num_samples} <= there.keys() else None
 
 # %% ../nbs/02_datasets.ipynb #0e2d9fed
+def record_label(
+    name: str,  # of a record
+) -> str:  # prefix and depth model
+    "Which batch a record belongs to."
+    return re.sub(r'(_?[0-9a-f]{8})?(_\d+){1,2}$', '', name)
+
 def check_records(
     folder: Path,  # of the records
     options: RecordOptions,
@@ -484,7 +490,7 @@ def check_records(
 ):
     "Refuse to add to records of this prefix and depth model that were made with other options, or from other depth."
     names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith('_M.png'))
-    ours = [name for name in names if name[:-6].rsplit('_', 3)[0] == options.label]
+    ours = [name for name in names if record_label(name[:-6]) == options.label]
     for name in ours:
         try: note = record_note(folder/name)
         except (OSError, ValueError): continue  # damaged: its photo is done again
@@ -886,7 +892,7 @@ def record_groups(
 ) -> dict[str, list[str]]:  # prefix and depth model: names
     "Records by prefix and depth model."
     groups = {'all': records}
-    for record in records: groups.setdefault(record.rsplit('_', 3)[0], []).append(record)
+    for record in records: groups.setdefault(record_label(record), []).append(record)
     return groups
 
 class RecordBrowser:

@@ -1,5 +1,5 @@
 "Looking after records: damage, cleaning, splitting, shards, jobs, packs."
-import os, re, shutil, subprocess, sys
+import json, os, re, shutil, struct, subprocess, sys, zlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from PIL import Image
 from inpaint_nb import datasets
 from inpaint_nb.depth import DepthModel, write_depth
 from inpaint_nb.datasets import InpaintDataset, encode_png, list_records, make_image_records
-from inpaint_nb.records import clean_records, data_folders, data_status, job_lines, pack_records, run_jobs, split_records, undo_split, verify_records
+from inpaint_nb.records import RecordFolder, clean_records, data_folders, data_status, job_lines, pack_records, png_chunks, read_jobs, run_jobs, split_records, undo_split, verify_records
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.video import VideoDataset, list_clip_records, make_video_records
 
@@ -119,7 +119,7 @@ def test_other_weights_are_refused(photos, clips, two_networks, tmp_path, video)
         return make_image_records(photos, tmp_path, 'p', 'Any_S', 98, size=128, divergence_level=3, depth_weights=weights, progress=False, **options)
     made = work(one).made
     before = contents(tmp_path)
-    assert made and work(shutil.copytree(one, tmp_path.parent/f'{tmp_path.name} elsewhere')).reused == made
+    assert made and work(shutil.copytree(one, tmp_path.parent/f'{tmp_path.name} elsewhere')).reused == made and not faults(tmp_path)
     for change in (dict(weights=other), dict(weights=one, tta=True)):
         with pytest.raises(ValueError, match='other weights of Any_S: give another prefix' if change['weights'] == other else 'made with tta False, not True'): work(**change)
     assert contents(tmp_path) == before
@@ -141,6 +141,7 @@ def test_other_depth_maps_are_refused(photos, clips, tmp_path, video):
     assert first.made and bool(first.failed) == video  # a clip has no maps
     before = contents(tmp_path/'out')
     assert work('one').reused == first.made
+    assert not faults(tmp_path/'out') and all('licence of the maps unknown' in str(batch) for batch in data_status(tmp_path/'out'))
     with pytest.raises(ValueError, match='made with another depth map: give another prefix, or remove'): work('other')
     assert contents(tmp_path/'out') == before
 
@@ -151,7 +152,7 @@ def test_records_of_an_older_version_go_on(photos, tmp_path, monkeypatch):
         then.setattr(datasets, 'asdict', lambda what: {name: value for name, value in asdict(what).items() if name != 'tta'})
         then.setattr(DepthModel, 'origin', lambda *_: '')
         made = make(photos, tmp_path).made
-    assert made and make(photos, tmp_path).reused == made
+    assert made and make(photos, tmp_path).reused == made and not faults(tmp_path)
     with pytest.raises(ValueError, match='made with tta False, not True'): datasets.check_records(tmp_path/'train', datasets.RecordOptions('one', 'Pseudo', size=128, divergence_level=3, tta=True))
 
 
@@ -198,6 +199,46 @@ def swap_pictures(folder, name):
 def rename_record(folder, name):
     for part in 'CM': os.rename(folder/f'{name}_{part}.png', folder/f"{name.replace('one_', 'two_')}_{part}.png")
 
+def sealed(chunks): return b'\x89PNG\r\n\x1a\n' + b''.join(struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content)) for kind, content in chunks.items())
+
+def header(place, value):
+    "Another byte in the header, with the right checksum."
+    def change(data):
+        chunks = png_chunks(data)
+        chunks[b'IHDR'] = chunks[b'IHDR'][:place] + bytes([value]) + chunks[b'IHDR'][place + 1:]
+        return sealed(chunks)
+    return change
+
+def bad_filter(data):
+    chunks = png_chunks(data)
+    rows = bytearray(zlib.decompress(chunks[b'IDAT'])); rows[10 * (1 + 3 * 128)] = 9
+    return sealed(chunks | {b'IDAT': zlib.compress(rows)})
+
+def renote(change):
+    "Another note, by someone who knows PNG."
+    def work(folder, name):
+        for line in folder.glob(f".{name.rsplit('_', 2)[0]}*.json"): line.unlink()
+        data = (folder/f'{name}_M.png').read_bytes()
+        note = change(datasets.record_note(folder/f'{name}_M.png'))
+        (folder/f'{name}_M.png').write_bytes(sealed({kind: content if kind != b'tEXt' else b'inpaint_nb\0' + json.dumps(note).encode() for kind, content in png_chunks(data).items()}))
+    return work
+
+def reline(change):
+    "Another line in the journal."
+    def work(folder, name):
+        line = name.rsplit('_', 2)[0]
+        entry = datasets.read_journal(folder, line)
+        change(entry, name)
+        datasets.write_journal(folder, line, entry)
+    return work
+
+def copy_record(number, sample, journal=True):
+    def work(folder, name):
+        group = name.rsplit('_', 2)[0]
+        for part in 'CM': shutil.copy(folder/f'{name}_{part}.png', folder/f'{group}_{number}_{sample}_{part}.png')
+        if not journal: (folder/f'.{group}.json').unlink()
+    return work
+
 def make_folder_of(folder, name):
     (folder/f'{name}_C.png').unlink(); (folder/f'{name}_C.png').symlink_to('nowhere')
 
@@ -226,6 +267,26 @@ IMAGE_DAMAGES = {
     'renamed': (rename_record, 'not under this name'),
     'dangling link': (make_folder_of, 'is missing'),
     'stray file': (lambda folder, name: (folder/'notes.txt').write_text('?'), 'does not belong'),
+    'filter byte': (rewrite('C', bad_filter), 'cannot be decoded'),
+    'interlaced': (rewrite('C', header(12, 1)), 'cannot be decoded'),
+    'compression method': (rewrite('C', header(10, 3)), 'cannot be decoded'),
+    'list as note': (renote(lambda note: [1]), 'has a note that cannot be read'),
+    'list as options': (renote(lambda note: note | {'options': [1]}), 'has a note that cannot be read'),
+    'note without size': (renote(lambda note: note | {'options': {'prefix': 'one', 'model_type': 'Pseudo', 'num_samples': 2}}), 'has a note that cannot be read'),
+    'note without source': (renote(lambda note: note | {'source': None}), 'has a note that cannot be read'),
+    'frames in a note': (renote(lambda note: note | {'frames': 4}), 'has a note that cannot be read'),
+    'no seq': (renote(lambda note: note | {'frames': [4]}), 'has a note that cannot be read'),
+    'kept': (renote(lambda note: note | {'kept': 5}), 'has a note that cannot be read'),
+    'copy under another number': (copy_record(1, 7), 'a copy under a wrong number'),
+    'copy without a journal': (copy_record(2, 7, journal=False), 'a copy under a wrong number'),
+    'third number': (copy_record(9, 0), 'not under this name'),
+    'source of a line': (reline(lambda entry, name: entry.update(source='0' * 64)), 'is about one_Pseudo_00000000, by its content'),
+    'end of a source': (reline(lambda entry, name: entry.update(source=entry['source'][:8] + '0' * 56)), 'what the record itself says'),
+    'options of a line': (reline(lambda entry, name: entry['options'].update(seed=5)), 'what the record itself says'),
+    'model of a line': (reline(lambda entry, name: entry.update(depth_model='Any_B')), 'names Any_B as its depth model'),
+    'line without records': (reline(lambda entry, name: entry.update(records={})), 'leaves out'),
+    'line without a record': (reline(lambda entry, name: entry['records'].pop(name)), 'leaves out'),
+    'list of records': (reline(lambda entry, name: entry.update(records=[name])), 'is damaged'),
     'journal': (lambda folder, name: (folder/f".{name.rsplit('_', 2)[0]}.json").write_bytes(b'{"half'), 'is damaged'),
 }
 
@@ -241,8 +302,9 @@ def test_damaged_images(images, tmp_path, kind):
     damage(tmp_path/'train', name)
     found = faults(tmp_path)
     assert found and any(says in fault.fault for fault in found), found
-    stems = {'notes.txt', f".{name.rsplit('_', 2)[0]}.json", name, name.replace('one_', 'two_')}
-    assert {re.sub(r'_[CM]\.png$', '', fault.path.name) for fault in found} <= stems, found
+    group = name.rsplit('_', 2)[0]
+    stems = {'notes.txt', f'.{group}.json', name, name.replace('one_', 'two_'), f'{group}_1_7', f'{group}_2_7', f'{group}_9_0'}
+    assert {re.sub(r'_([CM]|\{C,M\})\.png$', '', fault.path.name) for fault in found} <= stems, found
     if kind not in ('stray file', 'renamed'): assert not faults(tmp_path, prefix='one_more')
 
 
@@ -279,6 +341,7 @@ CLIP_DAMAGES = {
     'frames exchanged': (lambda folder: shutil.copy(folder/'0001_C.png', folder/'0002_C.png'), 'checksum is another'),
     'empty folder': (lambda folder: [path.unlink() for path in folder.iterdir()], 'is empty'),
     'no folder': (lambda folder: shutil.rmtree(folder), 'journal knows'),
+    'copy of a stretch': (lambda folder: shutil.copytree(folder, folder.with_name(re.sub(r'_(\d+)_(\d+)$', lambda found: f'_{int(found[1]) + 40}_{found[2]}', folder.name))), 'is a copy of'),
     'text inside': (lambda folder: (folder/'Thumbs.db').touch(), 'does not belong'),
 }
 
@@ -291,7 +354,7 @@ def test_damaged_clips(films, tmp_path, kind):
     damage(tmp_path/'train'/name)
     found = faults(tmp_path)
     assert any(says in fault.fault for fault in found), found
-    assert all(name in str(fault.path) for fault in found)
+    assert all(name in str(fault) for fault in found)
 
 
 def test_whole_records_have_no_fault(images, films):
@@ -303,23 +366,89 @@ def test_records_without_a_journal(images, tmp_path):
     shutil.copytree(images/'train', tmp_path/'train')
     for line in (tmp_path/'train').glob('.*.json'): line.unlink()
     found = verify_records(tmp_path, progress=False)
-    assert not found.faults and found.unknown == found.records > 0
+    assert not found.faults and found.unlisted == found.records > 0 and not found.foreign
     name = list_records(tmp_path/'train')[0]
     for part in 'CM': (tmp_path/f'train/{name}_{part}.png').unlink()
-    assert [fault.path.name for fault in faults(tmp_path)] == [name]
+    assert [fault.path.name for fault in faults(tmp_path)] == [name + '_{C,M}.png']
 
 
-def test_records_of_iw3(tmp_path):
+def as_iw3(folder, numbers, group='p_ZoeD_N_abaee5b1', parts='CM'):
     "Three mask values, no notes, numbers that count on."
     picture = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
     mask = np.zeros((64, 64), np.uint8); mask[10:30, 10:30] = 255; mask[30:34, 10:30] = 127
-    (tmp_path/'train').mkdir()
-    for number in range(1, 9):
-        for part, pixels in (('C', picture), ('M', mask)): cv2.imwrite(str(tmp_path/f'train/p_ZoeD_N_abaee5b1_{number}_0_{part}.png'), pixels)
-    assert not faults(tmp_path)
+    folder.mkdir(exist_ok=True, parents=True)
+    for number in numbers:
+        for part in parts: cv2.imwrite(str(folder/f'{group}_{number}_0_{part}.png'), {'C': picture, 'M': mask, 'O': mask}[part])
+
+def photos_of(folder): return {(int(name.split('_')[-2]) + 1) // 2 for name in folder.names}
+
+
+@pytest.mark.parametrize('group, parts', [('p_ZoeD_N_abaee5b1', 'CM'), ('image1_Any_B', 'CMO')])
+def test_records_of_iw3(tmp_path, group, parts):
+    "Older ones have no digits of a data set, but a third file."
+    as_iw3(tmp_path/'train', range(1, 9), group, parts)
+    found = verify_records(tmp_path, progress=False)
+    assert not found.faults and found.foreign == 8 and not found.unlisted
+    before = contents(tmp_path)
+    assert [batch.sources for batch in data_status(tmp_path)] == [4]
     assert split_records(tmp_path, 2).records == 2
-    first, second = (data_folders(tmp_path)[place].names for place in (0, 1))
-    assert {(int(name.split('_')[-2]) + 1) // 2 for name in first}.isdisjoint((int(name.split('_')[-2]) + 1) // 2 for name in second)
+    judge, train = data_folders(tmp_path)
+    assert len(photos_of(judge)) == 1 and len(photos_of(train)) == 3 and not photos_of(judge) & photos_of(train) and not faults(tmp_path)
+    undo_split(tmp_path)
+    assert contents(tmp_path) == before
+    clean_records(tmp_path, group.split('_')[0])
+    assert not contents(tmp_path)
+
+
+def test_numbers_of_iw3_in_both_folders(tmp_path):
+    "They count from 1 in each, so equal names are different photos; none is lost, none is called the same."
+    as_iw3(tmp_path/'train', range(1, 9)); as_iw3(tmp_path/'eval', range(1, 5))
+    assert not faults(tmp_path)
+    before = contents(tmp_path)
+    assert split_records(tmp_path, 2).records == 2
+    judge, train = data_folders(tmp_path)
+    assert {1, 2} < photos_of(judge) and {1, 2} < photos_of(train) and len(judge.names) == 6
+    undo_split(tmp_path)
+    assert contents(tmp_path) == before
+    as_iw3(tmp_path/'eval', range(5, 9))
+    with pytest.raises(FileNotFoundError, match='namesake in .*: give one batch another prefix'): split_records(tmp_path, 2)
+
+
+def test_what_to_delete(images, tmp_path):
+    "Paths that a shell understands, apart from what is only missing, and a count of both."
+    shutil.copytree(images/'train', tmp_path/'train')
+    names = list_records(tmp_path/'train')
+    swap_pictures(tmp_path/'train', names[0]); remove('C', 'M')(tmp_path/'train', names[5]); remove('C')(tmp_path/'train', names[7])
+    text = str(verify_records(tmp_path, progress=False))
+    deleted, missing = text.split('missing:\n')
+    [path] = re.findall(r'^  (\S+)', deleted, re.M)
+    assert text.endswith(f'{len(names) - 1} records: 1 to be deleted, 2 missing') and deleted.startswith('to be deleted:\n') and {names[5] + '_{C,M}.png', names[7] + '_C.png'} <= {*re.findall(r'[^/\s]+png', missing)}
+    subprocess.run(['bash', '-c', f'rm {path}'], check=True)
+    assert not [*(tmp_path/'train').glob(f'{names[0]}_*')]
+
+
+def test_one_photo_in_both(photos, tmp_path):
+    "Photos of two commands: one photo is in train/ of the one and in eval/ of the other."
+    for part in ('train', 'eval'): (tmp_path/'other'/part).mkdir(parents=True)
+    shutil.copy(photos/'train/0.png', tmp_path/'other/eval/x.png')
+    make(photos, tmp_path/'data')
+    make(tmp_path/'other', tmp_path/'data')
+    [fault] = faults(tmp_path/'data')
+    source = RecordFolder(tmp_path/'data/eval').source(Path(str(fault).partition(' are of the same source as ')[2]).name.partition('_{C,M}')[0])
+    assert str(fault.path) == f"{tmp_path/'data/train'}/{{,.}}*_{source}*" and 'keep it in one of the two folders' in fault.fault
+    with pytest.raises(ValueError, match='if they show one photo, delete one of them'): split_records(tmp_path/'data', 8)
+    assert not (tmp_path/'data/train/.split.json').exists()
+    subprocess.run(['bash', '-c', f'rm {fault.path}'], check=True)
+    assert not faults(tmp_path/'data') and split_records(tmp_path/'data', 8).records
+
+
+def test_lost_lines_are_no_fault(photos, images, tmp_path):
+    shutil.copytree(images, tmp_path/'data')
+    next((tmp_path/'data/train').glob('.one_P*.json')).unlink()
+    found = verify_records(tmp_path/'data', progress=False)
+    assert not found.faults and found.unlisted == 4 and 'the same command again writes it' in str(found)
+    make(photos, tmp_path/'data')
+    assert not verify_records(tmp_path/'data', progress=False).unlisted
 
 
 def test_verify_says_so_with_its_status(images, tmp_path):
@@ -342,6 +471,14 @@ def test_clean_touches_nothing_else(images, tmp_path):
     after = contents(tmp_path/'data')
     gone = {name for name in before if re.search(r'/\.?one_Pseudo_[0-9a-f]{8}', name)}
     assert after == {name: data for name, data in before.items() if name not in gone} and gone
+
+
+def test_clean_takes_half_a_line(images, tmp_path):
+    shutil.copytree(images, tmp_path/'data')
+    line = next((tmp_path/'data/train').glob('.one_P*.json')).name
+    for name in (line, line.replace('one_', 'one_more_')): (tmp_path/f'data/train/.{name}.part').touch()
+    clean_records(tmp_path/'data', 'one')
+    assert [path.name for path in (tmp_path/'data/train').glob('*.part')] == [f".{line.replace('one_', 'one_more_')}.part"]
 
 
 def test_clean_asks(images, tmp_path):
@@ -395,10 +532,10 @@ def test_clean_goes_on(films, images, tmp_path):
 def test_names_that_can_be_read_in_two_ways(tmp_path, journal):
     "photos + Distill_Any_S, or photos_Distill + Any_S."
     for number, (prefix, model) in enumerate([('photos', 'Distill_Any_S'), ('photos_Distill', 'Any_S')]):
-        options, stem = {'prefix': prefix, 'model_type': model, 'size': 64}, f'photos_Distill_Any_S_0000000{number}'
+        options, stem = {'prefix': prefix, 'model_type': model, 'size': 64, 'num_samples': 1}, f'photos_Distill_Any_S_0000000{number}'
         (tmp_path/'train').mkdir(exist_ok=True)
         mask = np.zeros((64, 64), bool); mask[:40] = True
-        datasets.write_record(tmp_path/'train', f'{stem}_1_0', np.zeros((64, 64, 3), np.uint8), mask, {'options': options, 'source': f'0000000{number}'})
+        datasets.write_record(tmp_path/'train', f'{stem}_1_0', np.zeros((64, 64, 3), np.uint8), mask, {'options': options, 'source': f'0000000{number}', 'kept': [[1, 0]]})
         if journal: datasets.write_journal(tmp_path/'train', stem, {'options': options, 'records': {f'{stem}_1_0': ''}})
     assert [batch.records for batch in data_status(tmp_path, 'photos')] == [1]
     assert verify_records(tmp_path, 'photos', progress=False).records == 1
@@ -508,6 +645,72 @@ def test_nothing_to_split(films, images, tmp_path):
     with pytest.raises(FileNotFoundError, match='no folder'): split_records(tmp_path, 10)
 
 
+def test_damaged_split_is_not_taken_for_none(images, tmp_path):
+    shutil.copytree(images, tmp_path/'data')
+    split_records(tmp_path/'data', 12)
+    (tmp_path/'data/train/.split.json').write_text('{"num')
+    before = contents(tmp_path/'data')
+    for work in (lambda: split_records(tmp_path/'data', 12), lambda: undo_split(tmp_path/'data')):
+        with pytest.raises(ValueError, match='split.json is damaged'): work()
+    [fault] = faults(tmp_path/'data')
+    assert fault.path.name == '.split.json' and fault.remedy == 'see' and contents(tmp_path/'data') == before
+
+
+def test_undo_leaves_what_was_made_for_eval(photos, tmp_path):
+    "A photo whose records live in eval/ since a split is an eval photo of the next batch."
+    make(photos, tmp_path/'data')
+    split_records(tmp_path/'data', 12)
+    judge, source = data_folders(tmp_path/'data')[0], datasets.read_journal(tmp_path/'data/train', 'split')['sources'][0]
+    [photo] = [json.loads((judge.path/f'.{line}.json').read_text())['name'] for line in judge.lines if line.endswith(source)]
+    for part in ('train', 'eval'): (tmp_path/'other'/part).mkdir(parents=True)
+    shutil.copy(photos/photo, tmp_path/'other/eval')
+    assert make(tmp_path/'other', tmp_path/'data', 'two').made
+    undo_split(tmp_path/'data')
+    judge, train = data_folders(tmp_path/'data')
+    assert {name.split('_')[0] for name in judge.names} == {'one', 'two'} and not [name for name in train.entries if 'two' in name]
+    assert len([name for name in judge.entries if 'two_' in name]) >= 3
+
+
+def test_clean_forgets_a_split(photos, tmp_path):
+    make(photos, tmp_path/'data', 'one')
+    split_records(tmp_path/'data', 8)
+    make(photos, tmp_path/'data', 'two', num_samples=1)
+    clean_records(tmp_path/'data', 'one')
+    assert (tmp_path/'data/train/.split.json').exists()  # records of `two` were made where the split says
+    clean_records(tmp_path/'data', 'two')
+    assert not (tmp_path/'data/train/.split.json').exists()
+    make(photos, tmp_path/'data', 'one')
+    assert split_records(tmp_path/'data', 12).records > 0
+
+
+def test_split_says_what_is_new(photos, tmp_path):
+    shutil.copytree(photos, tmp_path/'photos')
+    make(photos, tmp_path/'data')
+    first = split_records(tmp_path/'data', 6)
+    assert f'asked for 6, whole sources allow {first.records}' in str(first) and 0 < first.records < 6
+    assert str(split_records(tmp_path/'data', 6)).startswith('split already, nothing left to move; now')
+    save_scene(tmp_path/'photos/train/new.png', random_scene(50, size=(200, 260)).image)
+    make(tmp_path/'photos', tmp_path/'data')
+    assert '1 source came after the split' in str(split_records(tmp_path/'data', 6))
+    undo_split(tmp_path/'data')
+    assert split_records(tmp_path/'data', 6).new == 0
+
+
+def test_interrupted_split_is_seen(images, tmp_path, monkeypatch):
+    shutil.copytree(images, tmp_path/'data')
+    rename, left = os.rename, [6]
+    def stop(*paths):
+        left[0] -= 1
+        if not left[0]: raise KeyboardInterrupt
+        rename(*paths)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, 'rename', stop)
+        split_records(tmp_path/'data', 12)
+    assert any(fault.path.name == '.split.json' and 'give the split command again' in fault.fault for fault in faults(tmp_path/'data'))
+    split_records(tmp_path/'data', 12)
+    assert not faults(tmp_path/'data')
+
+
 # A share of the work
 
 def test_shards(photos, clips, images, films, tmp_path):
@@ -607,6 +810,20 @@ jobs:
     assert contents(tmp_path/'v') == before and (tmp_path/f'i/train/{gone}_M.png').exists()
 
 
+def test_paths_begin_where_the_command_runs(photos, tmp_path):
+    shutil.copytree(photos, tmp_path/'here/photos')
+    (tmp_path/'jobs.yml').write_text('[{dataset-dir: photos, data-dir: out, prefix: p, model-type: Pseudo, size: 128, num-samples: 1, eval-only: true}]')
+    assert run('inpaint_create_training_data', 'jobs', '../jobs.yml', cwd=tmp_path/'here').returncode == 0
+    assert list_records(tmp_path/'here/out/eval')
+
+
+def test_too_little_hole_is_no_failure(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, 'LEAST_HOLE', 10 ** 9)
+    for _ in range(2):
+        found = run_jobs([('a', lambda: make(photos, tmp_path))], say=lambda text: None)
+        assert not found.failed and 'a: 0 made, 0 reused; too little hole' in str(found) and '1 job done' in str(found)
+
+
 def test_jobs_of_one_title():
     def fail(): raise ValueError('no')
     found = run_jobs([('a', lambda: datasets.RecordSummary(made=2)), ('a', lambda: datasets.RecordSummary(made=3)), ('a', fail), ('a', fail)], say=lambda text: None)
@@ -627,7 +844,9 @@ def test_values_that_yaml_takes_otherwise(job, says):
 
 @pytest.mark.parametrize('text, says', [('a: [', 'is not YAML'), ('7', 'holds no jobs'), ('[]', 'holds no jobs'), ('[3]', 'job 1'), ('[{prefix: [a, b]}]', 'prefix has one value'),
     ('[{dataset-dir: x, data-dir: y, prefix: p, model-type: Pseudo, sise: 3}]', 'job 1'), ('[{dataset-dir: x, data-dir: y, prefix: p, model-type: Oak}]', "'Oak'"),
-    ('[{command: split, data-dir: y}]', 'split')])
+    ('[{command: split, data-dir: y}]', 'split'), ('default: {size: 128}\njobs: [{prefix: a}]', 'has default'), ('[{help: true, prefix: a}]', 'help is no option of a job'),
+    ('[{i: x, o: y, prefix: p, model-type: Pseudo}]', 'write dataset-dir, not i'), ('[{dataset-dir: x, prefix: p, prefix: q}]', 'prefix is given twice'),
+    ('[{dataset-dir: x, data-dir: y, data_dir: z}]', 'data_dir is given twice')])
 def test_wrong_jobs(tmp_path, text, says):
     "Found before the first job begins."
     (tmp_path/'jobs.yml').write_text(text)
@@ -722,6 +941,44 @@ def test_no_ghost_after_clean_and_split(images, tmp_path):
     with pytest.raises(FileNotFoundError, match='no records'): InpaintDataset(tmp_path/'data/train', size=64)
 
 
+@pytest.mark.parametrize('damage', ['pixel', 'size', 'text', 'list', 'records', 'empty'])
+def test_damaged_pack_is_found(films, tmp_path, damage):
+    "A network would train on it without a word."
+    shutil.copytree(films/'train', tmp_path/'train')
+    pack_records(tmp_path, progress=False)
+    assert not faults(tmp_path)
+    pack, index = tmp_path/'train/.pack.npy', tmp_path/'train/.pack.json'
+    content = json.loads(index.read_text())
+    if damage == 'pixel': pack.write_bytes(flip_bit(pack.read_bytes()))
+    elif damage == 'empty': pack.write_bytes(b'')
+    elif damage == 'text': index.write_text('{')
+    elif damage == 'list': index.write_text('[]')
+    elif damage == 'records': index.write_text(json.dumps(content | {'records': 5}))
+    else:
+        content['records'][0][2:4] = [64, 256]
+        index.write_text(json.dumps(content))
+    [fault] = faults(tmp_path)
+    assert fault.path.name == '.pack.{json,npy}' and 'pack again' in fault.fault
+    subprocess.run(['bash', '-c', f'rm {fault.path}'], check=True)
+    assert not faults(tmp_path)
+
+
+def test_pack_alone_is_checked(images, tmp_path):
+    shutil.copytree(images/'train', tmp_path/'train')
+    pack_records(tmp_path, progress=False)
+    for path in (tmp_path/'train').iterdir():
+        if not path.name.startswith('.pack'): path.unlink()
+    assert not faults(tmp_path)
+    (tmp_path/'train/.pack.npy').write_bytes(flip_bit((tmp_path/'train/.pack.npy').read_bytes()))
+    assert faults(tmp_path)
+
+
+def test_nothing_to_pack(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, 'LEAST_HOLE', 10 ** 9)
+    make(photos, tmp_path)
+    assert str(pack_records(tmp_path, progress=False)).startswith('nothing to pack')
+
+
 def test_pack_cut_off(images, tmp_path):
     shutil.copytree(images/'train', tmp_path/'train')
     pack_records(tmp_path, progress=False)
@@ -776,3 +1033,12 @@ def test_scripts_of_the_guides(tmp_path, kind):
     assert all(re.fullmatch(rf'({pattern})_[0-9a-f]{{8}}_\d_\d' + ('_[CM].png' if kind == 'image' else ''), name) for name in names)
     assert {label for label in labels if any(name.startswith(label) for name in names)} == {*labels}
     assert not faults(tmp_path/'data'/folders[0].split('/')[0])
+
+
+def test_clean_takes_what_a_dead_run_left(films, tmp_path):
+    "Parts carry the name of their computer and process."
+    shutil.copytree(films, tmp_path/'films')
+    name = list_clip_records(tmp_path/'films/train')[0]
+    for left in (f'.{name}.some-computer-123.part', f'.{name}.some-computer-123.old.part', f'.{name}.part'): (tmp_path/'films/train'/left).mkdir()
+    assert clean_records(tmp_path/'films', 'film', agree=lambda _: True)
+    assert not list((tmp_path/'films/train').iterdir())
