@@ -288,11 +288,16 @@ def make_records(
     if alone and found.failed_sources: raise Incomplete(f'{found.failed_sources} photos or clips failed, the lines above say why; all others have their records')
 
 def keep_records(
-    command: str,  # of `KEEPERS`
+    parser: Parser,  # of the command
     args: argparse.Namespace,  # a command line that was understood
 ):
     "Look after records."
     from inpaint_nb import records
+    from inpaint_nb.datasets import count_workers
+    command = args.command
+    with refusing(parser):
+        count_workers(getattr(args, 'max_workers', None))
+        if getattr(args, 'num_eval', 1) < 1: raise ValueError(f'number of records for eval must be 1 or more, not {args.num_eval}')
     def agree(question: str) -> bool:
         if not args.yes and not sys.stdin.isatty(): raise ValueError(f'{question} nobody is here to answer: add --yes')
         return args.yes or input(f'{question} (yes/no) ').strip().lower() in ('y', 'yes')
@@ -311,7 +316,7 @@ def create_training_data(
     def work():
         parser, commands = record_parser()
         args = parser.parse_args(argv)
-        if args.command in KEEPERS: return keep_records(args.command, args)
+        if args.command in KEEPERS: return keep_records(commands[args.command], args)
         jobs = parse_jobs(parser, commands, args) if args.command == 'jobs' else maker_jobs(commands[args.command], args)
         make_records(jobs, sharded=bool(args.shard) or int(os.environ.get('WORLD_SIZE', 1)) > 1)
 

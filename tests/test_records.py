@@ -1004,7 +1004,7 @@ SCRIPTS = {'image': ('002_6d2ec41d0eaac945.txt', ['flickr1_Any_B', 'flickr2_ZoeD
 
 
 @pytest.mark.skipif(not SEEDS.exists(), reason='needs ../shared/seeds')
-@pytest.mark.parametrize('kind', ['image', pytest.param('video', marks=pytest.mark.skipif('INPAINT_NB_LONG' not in os.environ, reason='takes minutes: set INPAINT_NB_LONG'))])
+@pytest.mark.parametrize('kind', ['image', 'video'])
 def test_scripts_of_the_guides(tmp_path, kind):
     "Word for word after the program's name, with random weights under the names of the networks."
     from standins import write_all
