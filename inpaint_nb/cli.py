@@ -277,7 +277,7 @@ def make_records(
     alone = int(os.environ.get('WORLD_SIZE', 1)) == 1  # torchrun stops all processes if one ends with another status than 0
     is_empty = partial(gave_nothing, sharded=sharded) if alone else lambda summary: False
     if len(jobs) > 1:
-        announce_missing(jobs)
+        if is_first_process(): announce_missing(jobs)
         print(found := run_jobs(jobs, reason=error_line, is_empty=is_empty))
     else:
         print(summary := jobs[0][1]())

@@ -10,9 +10,9 @@ __all__ = ['PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS',
            'write_record', 'RecordOptions', 'PhotoError', 'PhotoUnfit', 'open_photo', 'photo_depth', 'photo_crops',
            'options_of', 'check_options', 'records_of', 'finished_records', 'record_label', 'check_records',
            'digest_files', 'write_journal', 'read_journal', 'read_split', 'known_empty', 'own_share', 'share_of',
-           'share_keys', 'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult', 'RecordSummary', 'shown',
-           'RecordMaker', 'make_folder', 'make_image_records', 'list_records', 'read_record', 'record_sheet',
-           'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop',
+           'digest_ends', 'share_keys', 'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult',
+           'RecordSummary', 'shown', 'RecordMaker', 'make_folder', 'make_image_records', 'list_records', 'read_record',
+           'record_sheet', 'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop',
            'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'Pack',
            'record_stamps', 'find_pack', 'InpaintDataset', 'HardExampleSampler']
 
@@ -568,13 +568,21 @@ def _file_size(file: Path) -> int:
     try: return file.stat().st_size
     except OSError: return 0
 
-def _ends_digest(file: Path, length: int = 2 ** 20) -> str:
-    "A checksum of a file's first and last MB; empty if it cannot be read."
-    try:
-        with open(file, 'rb') as content:
-            first = content.read(length)
-            content.seek(-min(length, content.seek(0, os.SEEK_END)), os.SEEK_END)
-            return hashlib.sha256(first + content.read()).hexdigest()
+def digest_ends(
+    path: Path,
+    ends: int = 2 ** 20,  # bytes at its beginning and at its end that are looked at
+) -> bytes:
+    "Digest of a file's size, first and last bytes."
+    size = path.stat().st_size
+    with open(path, 'rb') as file:
+        digest = hashlib.sha256(f'{size}\n'.encode() + file.read(ends))
+        file.seek(max(size - ends, 0))
+        digest.update(file.read())
+    return digest.digest()
+
+def _likeness(file: Path) -> str:
+    "`digest_ends`; empty if the file cannot be read."
+    try: return digest_ends(file).hex()
     except OSError: return ''
 
 def share_keys(
@@ -583,7 +591,7 @@ def share_keys(
     "For `share_of`: what a file has in common with its copies, but hardly with other files."
     sizes = {file: _file_size(file) for file in files}
     alike = Counter(sizes.values())
-    return {file: (size, _ends_digest(file) if alike[size] > 1 else '') for file, size in sizes.items()}
+    return {file: (size, _likeness(file) if alike[size] > 1 else '') for file, size in sizes.items()}
 
 # %% ../nbs/02_datasets.ipynb #34e07cb5
 def run_in_order(

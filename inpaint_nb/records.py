@@ -551,9 +551,10 @@ def _drop_pack(folder: Path):
 def _forget_split(train: Path):
     "Remove the list of a split whose sources have no records and no lines any more."
     sources = _moved(train)
+    if not sources: return
     folders = [RecordFolder(folder) for folder in (train, train.parent/'eval') if folder.is_dir()]
     left = {found for folder in folders for found in (*map(folder.source, folder.names), *map(line_source, folder.lines))}
-    if sources and not sources & left: (train/'.split.json').unlink()
+    if not sources & left: (train/'.split.json').unlink()
 
 def clean_records(
     data_dir: str | Path,  # holds records, or train/ and eval/ with records

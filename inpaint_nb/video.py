@@ -37,7 +37,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from .datasets import (
-    LEAST_HOLE, RIM, shown, PhotoError, PhotoParameters, RecordMaker, RecordOptions, RecordSummary, check_options, one_thread_each, best_crop, count_workers, digest_files, draw_parameters, encode_record, find_pack,
+    LEAST_HOLE, RIM, shown, PhotoError, PhotoParameters, RecordMaker, RecordOptions, RecordSummary, check_options, one_thread_each, best_crop, count_workers, digest_ends, digest_files, draw_parameters, encode_record, find_pack,
     grid_crop, hard_crop, keyed_random, known_empty, list_photos, list_records, make_folder, own_share, photo_depth, photo_holes, place_photo, read_journal, read_photo, read_record, record_note,
     record_page, run_in_order, share_of, thicken_mask, write_files, write_journal)
 from .depth import DepthModel, choose_device, create_depth_model
@@ -518,21 +518,12 @@ def clip_note(
     return record_note(folder/'0000_M.png')
 
 # %% ../nbs/02a_video.ipynb #c604c528
-def _digest_file(path: Path, ends: int = 2 ** 20) -> bytes:
-    "Digest of a file's size, first and last bytes."
-    size = path.stat().st_size
-    with open(path, 'rb') as file:
-        digest = hashlib.sha256(f'{size}\n'.encode() + file.read(ends))
-        file.seek(max(size - ends, 0))
-        digest.update(file.read())
-    return digest.digest()
-
 def clip_digest(
     path: Path,  # video file or folder of frames
 ) -> str:  # hexadecimal
     "Digest of a clip's content; its name does not matter."
-    if path.is_file(): return _digest_file(path).hex()
-    return hashlib.sha256(b''.join(map(_digest_file, frame_files(path)))).hexdigest()
+    if path.is_file(): return digest_ends(path).hex()
+    return hashlib.sha256(b''.join(map(digest_ends, frame_files(path)))).hexdigest()
 
 # %% ../nbs/02a_video.ipynb #e0fc37fc
 def records_of_sequence(
