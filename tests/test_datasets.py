@@ -1,5 +1,5 @@
 "Records on disk: golden numbers, hostile pictures, several workers, kill and rerun."
-import json, os, random, shutil, signal, subprocess, sys, time, zlib
+import json, os, random, shutil, signal, zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from inpaint_nb.datasets import (HardExampleSampler, InpaintDataset, grid_crop, 
                                  photo_size, read_photo, read_record, record_note, thicken_mask, write_record)
 from inpaint_nb.depth import DepthModel
 from inpaint_nb.scenes import random_scene
+from stopping import count_changes, run_and_stop
 
 GOLDEN = Path(__file__).parents[2]/'shared/reference/golden'
 golden = lambda name: pytest.mark.skipif(not (GOLDEN/name).exists(), reason=f'needs ../shared/reference/golden/{name}')
@@ -218,36 +219,23 @@ def test_nothing_made(tmp_path):
 
 # Killed and run again
 
-CHILD = """import sys
+def program(photos, folder):
+    return f"""
 from inpaint_nb.datasets import make_image_records
-print('ready', flush=True)
-make_image_records(sys.argv[1], sys.argv[2], 'test', 'Pseudo', divergence_level=3, max_workers=2, progress=False)
-print('done', flush=True)
+make_image_records({str(photos)!r}, {str(folder)!r}, 'test', 'Pseudo', divergence_level=3, max_workers=2, progress=False)
 """
 
 
-def start(photos, folder):
-    child = subprocess.Popen([sys.executable, '-c', CHILD, str(photos), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                             cwd=Path(__file__).parents[1], env=dict(os.environ, OMP_NUM_THREADS='1'))
-    assert child.stdout.readline() == 'ready\n', child.stderr.read()
-    return child
-
-
-def wait_for_files(folder, child):
-    while child.poll() is None and not any(Path(folder).rglob('[!.]*.png')): time.sleep(0.002)  # names only: a file may be renamed while it is looked at
-
-
 def test_killed_and_run_again(photos, records, tmp_path):
-    whole, out, chance, unfinished = contents(records), tmp_path/'out', random.Random(), 0
-    out.mkdir()
-    for _ in range(3):
-        begun = len(contents(out))
-        child = start(photos, out)
-        if not begun: wait_for_files(out, child)
-        time.sleep(chance.uniform(0, 0.6))
-        child.kill(); child.communicate()
-        unfinished += contents(out) != whole
-    assert unfinished, 'every run was over before it was killed'
+    "Each time just before a change that chance chose, of all that a whole run makes."
+    whole, out, chance = contents(records), tmp_path/'out', random.Random()
+    changes = count_changes(program(photos, tmp_path/'count'), tmp_path/'count')
+    assert changes > 2 * len(whole)  # each file is written, and gets its name
+    for turn in range(3):
+        at = chance.randint(1, changes)
+        killed = run_and_stop(program(photos, out), out, signal.SIGKILL, at)
+        assert killed.returncode == -signal.SIGKILL or turn and killed.returncode == 0, (at, changes, killed)
+        assert turn or contents(out) != whole
     make(photos, out)
     assert contents(out) == whole
 
@@ -255,17 +243,12 @@ def test_killed_and_run_again(photos, records, tmp_path):
 @pytest.mark.skipif(os.name == 'nt', reason='signals of Unix')
 @pytest.mark.parametrize('kind', [signal.SIGTERM, signal.SIGINT])
 def test_interrupted(photos, records, tmp_path, kind):
-    out = tmp_path/'out'
-    out.mkdir()
-    child = start(photos, out)
-    wait_for_files(out, child)
-    child.send_signal(kind)
-    sent = time.monotonic()
-    output, errors = child.communicate(timeout=30)
-    assert time.monotonic() - sent < 10
-    assert 'done' not in output and 'KeyboardInterrupt' in errors
+    out, chance = tmp_path/'out', random.Random()
+    at = chance.randint(2, count_changes(program(photos, tmp_path/'count'), tmp_path/'count') // 2)
+    stopped = run_and_stop(program(photos, out), out, kind, at)
+    assert stopped.returncode and 'KeyboardInterrupt' in stopped.stderr, (at, stopped)
     assert not any(name.endswith('.part') for name in contents(out))
-    assert contents(out).items() <= contents(records).items()
+    assert contents(out).items() <= contents(records).items() and contents(out) != contents(records)
 
 
 # Loading

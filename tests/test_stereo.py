@@ -646,7 +646,7 @@ def test_damage_on_the_way_replaces_nothing(tmp_path, films, monkeypatch):
 def test_interrupted(tmp_path):
     "Ctrl-C in the middle: 130, one line, the old file as it was, nothing half."
     (tmp_path / 'out.mp4').write_bytes(b'old')
-    write_film(tmp_path / 'long.mp4', rgb(5) * 40, sound=None)
+    write_film(tmp_path / 'long.mp4', rgb(5) * 120, sound=None)
     running = Running('inpaint_stereo', tmp_path / 'long.mp4', '-o', tmp_path / 'out.mp4')
     beside = tmp_path / '.out.mp4.tmp'
     for _ in range(1200):

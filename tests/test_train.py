@@ -1,5 +1,5 @@
 "The training loop: golden schedules, exact resume, interruption, bad losses, full disks, clear errors."
-import csv, os, re, shutil, signal, subprocess, sys
+import csv, os, re, shutil, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,20 +172,20 @@ def test_worker_processes_change_nothing(data, tmp_path, through):
     assert torch.equal(weights(tmp_path/f'{NAME}.checkpoint.pth'), expected)
 
 SCRIPT = '''
-import sys, time, torch
+import sys, torch
 torch.set_num_threads(1)
 from test_train import Callback, TrainConfig, train_from_folder
-class Slowly(Callback):
+class Wait(Callback):
+    "Until the signal has been sent."
     def after_step(self, run):
-        print('step', run.state.step, flush=True)
-        time.sleep(0.3)
+        if run.state.step == int(sys.argv[4]): print('step', run.state.step, flush=True), sys.stdin.readline()
 config = eval(sys.argv[3])
-try: train_from_folder(sys.argv[1], sys.argv[2], config, [Slowly()], progress=False)
+try: train_from_folder(sys.argv[1], sys.argv[2], config, [Wait()], progress=False)
 except KeyboardInterrupt as error: print(error, flush=True); sys.exit(130)
 '''
 
-def start(data, folder, config):
-    return subprocess.Popen([sys.executable, '-c', SCRIPT, data, folder, repr(config)], stdout=subprocess.PIPE, text=True, start_new_session=True,
+def start(data, folder, config, stop):
+    return subprocess.Popen([sys.executable, '-c', SCRIPT, data, folder, repr(config), str(stop)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
                             env=os.environ | {'PYTHONPATH': f'{Path(train.__file__).parents[1]}{os.pathsep}{Path(__file__).parent}'})
 
 @pytest.mark.parametrize('options', [
@@ -196,10 +196,11 @@ def test_signals_to_a_process(data, tmp_path, through, options):
     chance, config = np.random.default_rng(), replace(QUICK, **options)
     steps = -(-config.num_samples // (config.batch_size * config.backward_step))
     for turn, number in enumerate((signal.SIGKILL, signal.SIGINT, signal.SIGTERM)):
-        process, stop = start(data, tmp_path, replace(config, resume=(tmp_path/f'{NAME}.checkpoint.pth').exists())), turn * steps + chance.integers(1, steps + 1)
+        stop = turn * steps + chance.integers(1, steps + 1)
+        process = start(data, tmp_path, replace(config, resume=(tmp_path/f'{NAME}.checkpoint.pth').exists()), stop)
         while f'step {stop}' not in (line := process.stdout.readline()): assert line, (stop, process.wait())
         (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
-        output = process.communicate(timeout=60)[0]
+        output = process.communicate('go on\n', timeout=60)[0]
         if number != signal.SIGKILL: assert process.returncode == 130 and f'of {config.max_epoch}' in output and '--resume' in output
     assert lasting(run(data, tmp_path, resume=True, **options)) == history
     assert torch.equal(weights(tmp_path/f'{NAME}.checkpoint.pth'), expected)
@@ -428,17 +429,17 @@ def test_two_processes_learn_like_one(data, tmp_path, steps, options):
 
 def test_two_processes_stop_and_go_on(data, tmp_path):
     "Ctrl-C reaches launcher and processes alike; one of them saves; one process goes on with what two began."
-    options = ('--batch-size', 2, '--backward-step', 1, '--num-samples', 400, '--max-epoch', 2)
+    options = ('--batch-size', 2, '--backward-step', 1, '--num-samples', 100_000, '--max-epoch', 2)
     process = subprocess.Popen(launch(data, tmp_path, 2, *options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=os.environ | {'OMP_NUM_THREADS': '1'})
     while 'million weights' not in (line := process.stdout.readline()): assert line, process.wait()
-    while not list((tmp_path/'tensorboard').glob('*/events*')): pass
+    while not list((tmp_path/'tensorboard').glob('*/events*')): assert process.poll() is None; time.sleep(.02)  # from the first step on
     os.killpg(process.pid, signal.SIGINT)
     output = process.communicate(timeout=90)[0]
     assert process.returncode != 0 and output.count('the same command with --resume goes on') == 1, output
     file = load_model(tmp_path/f'{LIGHT}.checkpoint.pth')[1]
-    assert 0 < file['run']['drawn'] < 400
+    assert 0 < file['run']['drawn'] < 100_000
     with pytest.raises(Interrupted, match='epoch 1 of 2'):
-        run(data, tmp_path, StopAfter(file['run']['step'] + 1), arch=LIGHT, batch_size=2, backward_step=1, num_samples=400, max_epoch=2, resume=True, seed=-1)
+        run(data, tmp_path, StopAfter(file['run']['step'] + 1), arch=LIGHT, batch_size=2, backward_step=1, num_samples=100_000, max_epoch=2, resume=True, seed=-1)
 
 # ---- judging aside
 

@@ -1,5 +1,5 @@
 "Clips of every kind, hostile files, and video records: counts, workers, kill and rerun."
-import gc, json, multiprocessing, os, shutil, signal, subprocess, sys, threading, time
+import gc, json, multiprocessing, os, random, shutil, signal, subprocess, sys, threading, time
 from contextlib import closing
 from fractions import Fraction
 from functools import partial
@@ -18,6 +18,7 @@ from inpaint_nb.datasets import read_record
 from inpaint_nb.depth import write_depth
 from inpaint_nb.scenes import random_clip
 from inpaint_nb.video import ClipError, ClipMaker, VideoDataset, clip_note, list_clip_records, make_video_records, open_clip
+from stopping import count_changes, run_and_stop
 
 VIDEOS = Path(__file__).parents[2]/'shared/data/videos'
 LEGS = os.name == 'posix'
@@ -383,26 +384,22 @@ def test_more_samples(clip, records, tmp_path):
     assert before.keys() <= after.keys() and all(after[name] == data for name, data in before.items() if not name.endswith(('0000_M.png', '.json')))
 
 
-KILL = '''
-import sys
-from inpaint_nb.video import make_video_records
-print('ready', flush=True)
-make_video_records(sys.argv[1], sys.argv[2], 't', 'Pseudo', seq=2, skip_interval=8, size=256, divergence_level=3, max_workers=2, progress=False)
-'''
-
 @pytest.mark.skipif(not LEGS, reason='no SIGKILL here')
 def test_kill_and_rerun(clip, records, tmp_path):
-    for delay in (.6, 1.5):
-        process = subprocess.Popen([sys.executable, '-c', KILL, str(clip), str(tmp_path)], stdout=subprocess.PIPE, env=dict(os.environ, OMP_NUM_THREADS='1'))
-        process.stdout.readline()
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait(30)
-        process.stdout.close()
-        for path in tmp_path.iterdir():
-            if not path.name.startswith('.'): assert contents(path) == contents(records/path.name)
-    make(clip, tmp_path)
-    assert contents(tmp_path) == contents(records)
+    "Each time just before a change that chance chose."
+    def code(folder): return f"""
+from inpaint_nb.video import make_video_records
+make_video_records({str(clip)!r}, {str(folder)!r}, 't', 'Pseudo', seq=2, skip_interval=8, size=256, divergence_level=3, max_workers=2, progress=False)
+"""
+    out, chance = tmp_path/'out', random.Random()
+    changes = count_changes(code(tmp_path/'count'), tmp_path/'count')
+    for turn in range(3):
+        at = chance.randint(1, changes)
+        killed = run_and_stop(code(out), out, signal.SIGKILL, at)
+        assert killed.returncode == -signal.SIGKILL or turn and killed.returncode == 0, (at, changes, killed)
+        for path in out.glob('[!.]*'): assert contents(path) == contents(records/path.name)
+    make(clip, out)
+    assert contents(out) == contents(records)
 
 
 def test_other_options_are_refused(clip, records):
