@@ -339,6 +339,8 @@ def train(
         config = TrainConfig(**taken(args, settings))
         with refusing(command): config.check()
         train_from_folder(config=config, **taken(args, folders))
+        import torch.distributed as processes
+        if processes.is_initialized(): processes.destroy_process_group()
 
     return finish(work, 'the same command with --resume goes on from the last checkpoint, if there is one', argv)
 

@@ -39,7 +39,7 @@ from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
 
 from . import __version__
-from .depth import DepthModel, choose_device, create_depth_model
+from .depth import DepthModel, create_depth_model, use_device
 from .masks import dilate_edge, dilate_inner, dilate_outer, disocclusion_mask, mask_closing
 from .warp import get_mapper, match_depth
 
@@ -813,7 +813,7 @@ def make_image_records(
     options = RecordOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples, divergence_level, seed, tta)
     photos = _photo_folders(Path(dataset_dir), eval_only)
     if Path(data_dir).resolve() == Path(dataset_dir).resolve(): raise ValueError(f"{data_dir} holds the photos: give another folder for the records")
-    model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, batch_size=depth_batch_size, device=choose_device(gpu), tta=tta)
+    model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, batch_size=depth_batch_size, device=use_device(gpu), tta=tta)
     folders = {part: make_folder(Path(data_dir)/part) for part in photos}
     for folder in folders.values(): check_records(folder, options, model.origin())
     summary, sources = RecordSummary(), {}
@@ -828,8 +828,8 @@ def make_image_records(
             with closing(results), tqdm(total=len(files), desc=part, unit=' photos', disable=not progress) as bar:
                 for result in results:
                     summary.add(result)
+                    bar.set_postfix(records=summary.made + summary.reused, refresh=False)
                     bar.update()
-                    bar.set_postfix(records=summary.made + summary.reused)
     summary.seconds = time.monotonic() - start
     return summary
 
@@ -1070,11 +1070,11 @@ def record_stamps(
     "What changes when a record is written anew."
     stamps = {}
     for clip in clips or ['']:
-        for entry in sorted(os.scandir(Path(folder)/clip), key=lambda entry: entry.name):
+        for entry in os.scandir(Path(folder)/clip):
             if entry.name.startswith('.') or not entry.name.endswith(('_C.png', '_M.png')) or not entry.is_file(): continue
-            facts = entry.stat()
-            stamps.setdefault(f'{clip}/{entry.name[:-6]}'.lstrip('/'), []).extend((facts.st_size, facts.st_mtime_ns))
-    return {name: stamp for name, stamp in stamps.items() if len(stamp) == 4}
+            facts, place = entry.stat(), 'CM'.index(entry.name[-5]) * 2
+            stamps.setdefault(f'{clip}/{entry.name[:-6]}'.lstrip('/'), [None] * 4)[place:place + 2] = facts.st_size, facts.st_mtime_ns
+    return {name: stamp for name, stamp in stamps.items() if None not in stamp}
 
 # %% ../nbs/02_datasets.ipynb #553ea382
 def find_pack(
@@ -1086,7 +1086,7 @@ def find_pack(
     if not (folder/'.pack.json').exists(): return names(folder), None
     pack = Pack(folder)
     packed = sorted({name.partition('/')[0] for name in pack.places})
-    others = [entry for entry in os.scandir(folder) if not entry.name.startswith('.')]
+    others = (entry for entry in os.scandir(folder) if not entry.name.startswith('.'))
     if not any(entry.is_dir() or entry.name.endswith(('_C.png', '_M.png')) for entry in others): return packed, pack  # only the packed form was brought here
     unpacked = names(folder)
     clips = unpacked if any('/' in name for name in pack.places) else ()

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DEPTH_MODELS', 'normalise_depth', 'DepthModel', 'RunningScale', 'read_depth', 'write_depth', 'FileDepth', 'Pseudo',
-           'DepthOptions', 'network_size', 'without_gaps', 'Gathered', 'DepthNetwork', 'choose_device', 'AnyNetwork',
-           'ZoeNetwork', 'ProNetwork', 'SmallProNetwork', 'VideoNetwork', 'reachable', 'HubWeights', 'TorchHub',
-           'ZoeAnyNetwork', 'DepthInfo', 'create_depth_model', 'check_model_type', 'check_weights']
+           'DepthOptions', 'network_size', 'without_gaps', 'Gathered', 'DepthNetwork', 'choose_device', 'use_device',
+           'AnyNetwork', 'ZoeNetwork', 'ProNetwork', 'SmallProNetwork', 'VideoNetwork', 'reachable', 'HubWeights',
+           'TorchHub', 'ZoeAnyNetwork', 'DepthInfo', 'create_depth_model', 'check_model_type', 'check_weights']
 
 # %% ../nbs/01a_depth.ipynb #24f0177f
 import hashlib
@@ -708,6 +708,14 @@ def choose_device(
     if found and gpu >= found: raise ValueError(f'--gpu is {gpu}; it must be from 0 to {found - 1}, or -1 for the CPU')
     if not found: return torch.device('cpu')
     return torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', gpu)) % found}")
+
+def use_device(
+    gpu: int,  # number of the GPU; -1: CPU
+) -> torch.device:
+    "As `choose_device`, and PyTorch's current GPU from now on: what is begun elsewhere would take memory of the first GPU."
+    device = choose_device(gpu)
+    if device.type == 'cuda': torch.cuda.set_device(device)
+    return device
 
 # %% ../nbs/01a_depth.ipynb #9d37374c
 class AnyNetwork(DepthNetwork):

@@ -26,6 +26,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from .masks import correlate1d
+
 # %% ../nbs/03a_losses.ipynb #183d2b22
 class Loss(nn.Module):
     "What a loss tells about itself."
@@ -169,7 +171,7 @@ def rotate(
     pad = (int(math.sqrt(2) * size) - size) // 2 + 1
     x = F.pad(x, (pad,) * 4, mode=padding)
     line = torch.linspace(-1, 1, x.shape[-1], device=x.device, dtype=x.dtype)
-    angle, down, across = torch.deg2rad(angles.to(x)).view(-1, 1, 1), line.view(1, -1, 1), line.view(1, 1, -1)
+    angle, down, across = torch.deg2rad(angles.to(x, non_blocking=True)).view(-1, 1, 1), line.view(1, -1, 1), line.view(1, 1, -1)
     grid = torch.stack([angle.cos() * across - angle.sin() * down, angle.sin() * across + angle.cos() * down], -1)
     x = F.grid_sample(x, grid, align_corners=align_corners)
     return x if expand else x[..., pad:-pad, pad:-pad]
@@ -560,11 +562,9 @@ def ssim_map(
     target: Tensor, # b c h w, 0..1
 ) -> Tensor: # b c h w, up to 1
     "Structural similarity at each pixel, window of 11 x 11."
-    taps = torch.exp(-torch.arange(-5, 6, dtype=pred.dtype, device=pred.device) ** 2 / 4.5)
-    taps = (taps / taps.sum()).view(1, 1, 1, 11)
-    def blur(x):
-        x = F.pad(x, (5, 5, 5, 5), mode='reflect').flatten(0, 1)[:, None]
-        return F.conv2d(F.conv2d(x, taps), taps.mT).view(pred.shape)
+    taps = torch.exp(-torch.arange(-5., 6) ** 2 / 4.5)
+    taps = (taps / taps.sum()).tolist()
+    def blur(x): return correlate1d(correlate1d(F.pad(x, (5, 5, 5, 5), mode='reflect'), taps, -1), taps, -2)
     mean_p, mean_t = blur(pred), blur(target)
     var_p, var_t = blur(pred ** 2) - mean_p ** 2, blur(target ** 2) - mean_t ** 2
     covariance = blur(pred * target) - mean_p * mean_t

@@ -15,6 +15,7 @@ __all__ = ['COLOURS', 'REMEDIES', 'LISTS', 'record_source', 'line_label', 'line_
 import itertools, json, os, re, shutil, struct, threading, zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -101,9 +102,11 @@ class RecordFolder:
         self.lines = sorted(name[1:-5] for name in self.entries if re.fullmatch(r'\..*[0-9a-f]{8}(_\d+)?\.json', name))
         self.unfinished = sorted(name for name in self.entries if name.startswith('.') and name.endswith('.part'))
 
-    def journal(self) -> Iterator[tuple[str, dict]]:  # name of the line, and what it says
+    def journal(self,
+        progress: bool = False,  # show a progress bar, if it takes long
+    ) -> Iterator[tuple[str, dict]]:  # name of the line, and what it says
         "The lines of the journal."
-        for line in self.lines: yield line, read_line(self.path, line)
+        for line in tqdm(self.lines, desc=f'journal of {self.path.name}', delay=2, disable=not progress): yield line, read_line(self.path, line)
 
     @cached_property
     def prefixes(self) -> dict[str, str]:  # line or record: prefix; only where a name can be read in two ways
@@ -209,13 +212,14 @@ class BatchStatus:
 def data_status(
     data_dir: str | Path,  # holds records, or train/ and eval/ with records
     prefix: str | None = None,  # of the batches to look at; default: all
+    progress: bool = True,  # show a progress bar, if it takes long
 ) -> list[BatchStatus]:
     "What there is, batch by batch."
     folders, found = data_folders(data_dir), []
     journals = {folder.path: {} for folder in folders}  # folder: label: lines
     stretches = lambda folder: folder.video or any(re.search(r'[0-9a-f]{8}_\d+$', line) for line in folder.lines)
     for folder in folders:
-        for line, entry in folder.journal():
+        for line, entry in folder.journal(progress):
             if entry and folder.belongs(line, line_label(line), prefix): journals[folder.path].setdefault(line_label(line), []).append(entry)
     for label, where in batches(folders, prefix).items():
         for folder in folders:
@@ -265,7 +269,7 @@ def check_mask(
     ours: bool,  # made here: 0 and 255 only; iw3 writes a third value for holes that are uncertain
 ) -> int:  # hole pixels
     "Hole pixels of a mask with no other values than a mask's."
-    strange = {*np.unique(mask).tolist()} - ({0, 255} if ours else {0, 127, 128, 255})
+    strange = {*np.flatnonzero(np.bincount(mask.ravel())).tolist()} - ({0, 255} if ours else {0, 127, 128, 255})
     if strange: raise ValueError(f"holds the value{'s' * (len(strange) > 1)} {', '.join(map(str, sorted(strange)[:4]))}, not a mask's")
     if mask.all(): raise ValueError('is nothing but hole')
     return int(np.count_nonzero(mask))
@@ -408,17 +412,16 @@ def _line_faults(line: str, entry: dict, notes: dict[str, dict]) -> Iterator[str
             if name not in entry['records']: yield f'leaves out {name}, which is there'
             elif note.get('source') != entry.get('source') or theirs | entry['options'] != theirs: yield f'does not say of {name} what the record itself says'
 
-def _check_journal(folder: RecordFolder, looked_at: dict[str, Checked], prefix: str | None) -> Iterator[Finding]:
-    "Where the folder is not as the journal says."
-    notes = {}  # line: record: its note
-    for name, checked in looked_at.items():
-        if checked.digest and checked.note: notes.setdefault(_line_of(folder, name), {})[name] = checked.note
-    for line, entry in folder.journal():
+def _check_journal(folder: RecordFolder, digests: dict[str, str], notes: dict[str, dict], prefix: str | None, progress: bool) -> Iterator[Finding]:
+    "Where the folder is not as the journal says; `digests` of all records, '' for a faulty one, `notes` of those without fault."
+    theirs = {}  # line: records
+    for name in notes: theirs.setdefault(_line_of(folder, name), []).append(name)
+    for line, entry in folder.journal(progress):
         if not folder.belongs(line, line_label(line), prefix): continue
-        for fault in itertools.islice(_line_faults(line, entry, notes.get(line, {})), 1): yield Finding(folder.path/f'.{line}.json', fault)
+        for fault in itertools.islice(_line_faults(line, entry, {name: notes[name] for name in theirs.get(line, ())}), 1): yield Finding(folder.path/f'.{line}.json', fault)
         for name, digest in entry.get('records', {}).items():
-            if name not in looked_at: yield Finding(_record_path(folder, name), 'is missing: the journal knows it', 'make')
-            elif looked_at[name].digest not in ('', digest): yield Finding(_record_path(folder, name), 'is not the record that was made: its checksum is another')
+            if name not in digests: yield Finding(_record_path(folder, name), 'is missing: the journal knows it', 'make')
+            elif digests[name] not in ('', digest): yield Finding(_record_path(folder, name), 'is not the record that was made: its checksum is another')
 
 # %% ../nbs/02b_records.ipynb #1e1dfae8
 def _check_kept(folder: RecordFolder, name: str, note: dict) -> Iterator[Finding]:
@@ -438,14 +441,18 @@ def _check_copies(folder: RecordFolder, notes: dict[str, dict]) -> Iterator[Find
 # %% ../nbs/02b_records.ipynb #3d7c59b0
 def check_pack(
     folder: Path,  # of the records
+    progress: bool = False,  # show a progress bar, if it takes long
 ) -> list[Finding]:
     "Is what was packed still the same?"
     if not (folder/'.pack.json').exists(): return []
     path = folder/'.pack.{json,npy}'
     try: pack, index = Pack(folder), read_journal(folder, 'pack')
     except (ValueError, EOFError): return [Finding(path, 'cannot be read, or do not belong together: delete both, then pack again')]
-    parts = (pack.pixels[place:place + 2 ** 24] for place in range(0, len(pack.pixels), 2 ** 24))
-    if digest_files([*parts, json.dumps(index['records']).encode()]) == index.get('checksum'): return []
+    with open(folder/'.pack.npy', 'rb') as file:  # read, not mapped: what is read in passing takes no memory
+        file.seek(pack.pixels.offset)
+        blocks = tqdm(iter(partial(file.read, 2 ** 24), b''), total=-(-len(pack.pixels) // 2 ** 24), unit=' blocks', desc=f'pack of {folder.name}', delay=2, disable=not progress)
+        checksum = digest_files(itertools.chain(blocks, [json.dumps(index['records']).encode()]))
+    if checksum == index.get('checksum'): return []
     return [Finding(path, 'hold other bytes than were packed: delete both, then pack again')]
 
 # %% ../nbs/02b_records.ipynb #c3f04280
@@ -457,7 +464,7 @@ class Verification:
     unfinished: int = 0  # files that an interrupted run left; the same command again clears them away
     unlisted: int = 0  # records made here that no line of the journal knows
     foreign: int = 0  # records made elsewhere
-    sources: dict[str, str] = field(default_factory=dict)  # digest of a source: one of its records
+    sources: dict[Path, dict[str, str]] = field(default_factory=dict)  # folder: digest of a source: one of its records
 
     def __str__(self) -> str:
         lines, number = [], Counter(fault.remedy for fault in self.faults)
@@ -471,33 +478,51 @@ class Verification:
         return '\n'.join(lines + [f"{counted(self.records, 'record')}: " + (f"{number['delete']} to be deleted, {number['make']} missing{seen}" if self.faults else 'no fault')])
 
 # %% ../nbs/02b_records.ipynb #27bbc2f6
+def _compared(note: dict, seen: dict[str, Any]) -> dict:
+    "What of a note is compared with other notes and with the journal; what is equal in many is held once."
+    return {part: seen.setdefault(repr(note[part]), note[part]) for part in ('options', 'source', 'start', 'kept') if part in note}
+
+# %% ../nbs/02b_records.ipynb #4a025b8e
+def _look_at_all(folder: RecordFolder, names: list[str], max_workers: int | None, progress: bool, found: Verification) -> tuple[dict[str, str], dict[str, dict]]:
+    "Look at each record: digests of all, '' for a faulty one, and notes of those without fault."
+    digests, notes, seen = {}, {}, {}
+    look = partial(check_clip_record if folder.video else check_image_record, folder.path)
+    results = run_in_order((partial(look, name) for name in names), count_workers(max_workers), threading.Event())
+    with closing(results), tqdm(total=len(names), desc=folder.path.name, unit=' records', disable=not progress) as bar:
+        for name, checked in zip(names, results):
+            digests[name] = checked.digest
+            if checked.digest and checked.note: notes[name] = _compared(checked.note, seen)
+            found.records += 1
+            found.faults += checked.faults
+            found.foreign += not checked.faults and not checked.note
+            bar.set_postfix(faults=len(found.faults), refresh=False)
+            bar.update()
+    return digests, notes
+
+# %% ../nbs/02b_records.ipynb #a0fab995
 def verify_folder(
     folder: RecordFolder,
+    found: Verification,  # what is found is added to it
     prefix: str | None = None,  # of the batches to look at; default: all
     max_workers: int | None = None,  # threads; default: half of the processors
     progress: bool = True,  # show a progress bar
-) -> Verification:
+):
     "Look at all records of one folder."
     names = [name for name in folder.names if folder.belongs(name, record_label(name), prefix)]
-    look = partial(check_clip_record if folder.video else check_image_record, folder.path)
-    jobs = (partial(lambda name: (name, look(name)), name) for name in names)
-    results = run_in_order(jobs, count_workers(max_workers), threading.Event())
-    looked_at = dict(tqdm(results, total=len(names), desc=folder.path.name, disable=not progress))
-    known, lines = {name for _, entry in folder.journal() for name in entry.get('records', ())}, {*folder.lines}
-    notes = {name: looked_at[name].note for name in sorted(names, key=lambda name: name not in known) if looked_at[name].digest and looked_at[name].note}
-    found = Verification(len(names), [fault for checked in looked_at.values() for fault in checked.faults], len(folder.unfinished))
-    found.faults += _check_journal(folder, looked_at, prefix)
+    found.unfinished += len(folder.unfinished)
+    digests, notes = _look_at_all(folder, names, max_workers, progress, found)
+    known, lines = {name for _, entry in folder.journal(progress) for name in entry.get('records', ())}, {*folder.lines}
+    notes = {name: notes[name] for name in sorted(notes, key=lambda name: name not in known)}
+    found.faults += _check_journal(folder, digests, notes, prefix, progress)
     copies = {fault.path: fault for fault in _check_copies(folder, notes)} if folder.video else {}
     lonely = [name for name in notes if name not in known and _record_path(folder, name) not in copies]
     missing = {fault.path: fault for name in lonely for fault in _check_kept(folder, name, notes[name])}
     found.faults += [*missing.values(), *copies.values()]
-    if prefix is None: found.faults += [Finding(folder.path/name, 'does not belong there: delete it, or move it away') for name in folder.strange] + check_pack(folder.path)
+    if prefix is None: found.faults += [Finding(folder.path/name, 'does not belong there: delete it, or move it away') for name in folder.strange] + check_pack(folder.path, progress)
     try: read_split(folder.path)
     except ValueError as error: found.faults.append(Finding(folder.path/'.split.json', str(error).removeprefix(f"{folder.path/'.split.json'} "), 'see'))
-    found.unlisted = sum(name not in known and _line_of(folder, name) not in lines for name in notes)
-    found.foreign = sum(not checked.faults and not checked.note for checked in looked_at.values())
-    found.sources = {note.get('source'): name for name, note in notes.items()}
-    return found
+    found.unlisted += sum(name not in known and _line_of(folder, name) not in lines for name in notes)
+    found.sources[folder.path] = {note.get('source'): name for name, note in notes.items()}
 
 # %% ../nbs/02b_records.ipynb #0c27b711
 def _moved(train: Path) -> set[str]:
@@ -520,15 +545,13 @@ def verify_records(
     progress: bool = True,  # show a progress bar
 ) -> Verification:
     "Look at all records: does each decode, is it complete, is it what was made?"
-    folders, total, sources = data_folders(data_dir), Verification(), {}
+    folders, found = data_folders(data_dir), Verification()
     if not any((folder.path/'.pack.json').exists() for folder in folders): batches(folders, prefix)
-    for folder in folders:
-        found = verify_folder(folder, prefix, max_workers, progress)
-        total.records += found.records; total.unfinished += found.unfinished; total.unlisted += found.unlisted; total.foreign += found.foreign
-        total.faults += found.faults
-        sources[folder.path] = found.sources
-    if len(folders) == 2: total.faults += _check_both(*folders[::-1], sources)
-    return total
+    try:
+        for folder in folders: verify_folder(folder, found, prefix, max_workers, progress)
+    except KeyboardInterrupt: raise KeyboardInterrupt(f'verify will begin anew; what it has seen up to here:\n{found}') from None
+    if len(folders) == 2: found.faults += _check_both(*folders[::-1], found.sources)
+    return found
 
 # %% ../nbs/02b_records.ipynb #0e387a48
 def files_of_prefix(
@@ -559,6 +582,7 @@ def _forget_split(train: Path):
 def clean_records(
     data_dir: str | Path,  # holds records, or train/ and eval/ with records
     prefix: str,  # of the batches to remove
+    progress: bool = True,  # show a progress bar, if it takes long
     *, agree: Callable[[str], bool] = lambda question: True,  # asked before anything is removed
 ) -> int:  # files and folders removed
     "Remove all records of a prefix, in train/ and eval/."
@@ -568,7 +592,7 @@ def clean_records(
     paths = [path for folder in folders for path in files_of_prefix(folder, prefix)]
     if not agree(f"remove {counted(records, 'record')} of {', '.join(found)} in {data_dir}?"): return 0
     for folder in {path.parent for path in paths}: _drop_pack(folder)
-    for path in paths:
+    for path in tqdm(paths, desc='clean', unit=' files', delay=2, disable=not progress):
         if path.is_symlink() or not path.is_dir(): path.unlink(missing_ok=True)
         else: shutil.rmtree(path.rename(path.with_name(f'.{path.name.lstrip(".").removesuffix(".part")}.part')))
     for folder in folders: _forget_split(folder.path)
@@ -863,6 +887,7 @@ def pack_folder(
     try:
         for packed in tqdm(run_in_order(jobs, count_workers(max_workers), threading.Event()), total=len(frames), desc=folder.path.name, disable=not progress): writer.add(*packed)
         writer.close()
+    except KeyboardInterrupt: raise KeyboardInterrupt(f'{folder.path} is as it was before, and pack will begin it anew') from None
     finally:
         writer.file.close()
         (folder.path/'.pack.npy.part').unlink(missing_ok=True)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .datasets import batch_of_one, make_folder, read_photo
-from .depth import DepthModel, choose_device, create_depth_model, read_depth
+from .depth import DepthModel, create_depth_model, read_depth, use_device
 from .masks import dilate_inner, dilate_outer, mask_closing
 from .models import load_model, write_whole
 from .video import VIDEO_ENDINGS, Clip, ClipError, frame_files, frame_paths, natural_order, number_shots, open_clip
@@ -83,7 +83,7 @@ def tiles_to_fill(
 ) -> list[tuple[Part, Part]]:  # for each tile the part to keep and the larger part to look at
     "Tiles that together cover everything that is to be filled."
     height, width = weight.shape[-2:]
-    used, tiles = (weight > 0).flatten(0, 1).any(0), []
+    used, tiles = (weight > 0).flatten(0, 1).any(0).cpu(), []
     for top in range(0, height, cell):
         for left in range(0, width, cell):
             part = used[top:top + cell, left:left + cell]
@@ -108,7 +108,7 @@ def inpaint_view(
     model.eval()
     weight, filled = model.preprocess(image, hole)[1], image.clone()
     for keep, around in tqdm(tiles_to_fill(weight, cell, margin), 'fill holes', unit='tile', leave=False, disable=not progress):
-        tile = model.infer(image[(..., *around)], hole[(..., *around)])
+        with torch.autocast('cuda', torch.float16, enabled=image.is_cuda): tile = model.infer(image[(..., *around)], hole[(..., *around)])
         inner = [slice(k.start - a.start, k.stop - a.start) for k, a in zip(keep, around)]
         filled[(..., *keep)] = tile[(..., *inner)]
     model.train(was_training)
@@ -340,7 +340,7 @@ class StereoOptions:
 @patch
 def prepare(self: StereoOptions) -> tuple[torch.device, nn.Module | None]:  # where to compute; the inpainter
     "What is needed before the first picture."
-    device = choose_device(self.gpu)
+    device = use_device(self.gpu)
     if self.gpu > 0 and device.type == 'cpu': print('no GPU found: computing on the CPU', file=sys.stderr)
     return device, None if self.checkpoint_file is None else load_model(self.checkpoint_file, map_location=str(device))[0].eval()
 

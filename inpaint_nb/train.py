@@ -16,7 +16,7 @@ __all__ = ['CLIP', 'LIMITS', 'SCHEDULES', 'DECAYED', 'OPTIMIZERS', 'COUNTED', 'A
            'criterion_of', 'step_kind', 'fit', 'begin_with', 'compile_model', 'train_from_folder']
 
 # %% ../nbs/04_train.ipynb #14fbcf9f
-import bisect, ctypes, math, os, random, signal, sys, threading, time
+import bisect, ctypes, itertools, math, os, random, signal, sys, threading, time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -39,7 +39,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .datasets import HardExampleSampler, InpaintDataset, make_folder
-from .depth import choose_device
+from .depth import choose_device, use_device
 from .losses import LOSSES, create_loss, diff_augment, hole_flicker, hole_psnr, hole_ssim, is_temporal
 from .models import MODELS, Inpainter, LightVideoInpaintV1, create_model, full_name, load_model, load_weights, matching_weights, model_state, save_model, write_whole
 from .video import VideoDataset
@@ -91,7 +91,7 @@ class TrainConfig:
     prefetch_factor: int = 4  # batches that each process that loads data prepares ahead
     gpu: int = 0  # number of the GPU; -1, or no GPU there: CPU; for several GPUs: accelerate launch
     amp_float: str = 'fp16'  # short numbers for most of the arithmetic: fp16 (GPU only) or bfloat16
-    disable_amp: bool = False  # float32 everywhere
+    disable_amp: bool = False  # float32 everywhere; convolutions of recent GPUs round to TF32
     compile: bool = False  # compile the network first; pays on a GPU
     checkpoint_file: str | None = None  # weights to begin with; with --resume not looked at, because the run has its own
     resume: bool = False  # go on with the run in the model folder
@@ -326,11 +326,12 @@ class Compute:
         several = int(os.environ.get('WORLD_SIZE', 1)) > 1  # as torchrun and `accelerate launch` tell
         self.processes = PartialState(cpu=not found) if several else None
         self.rank, self.ranks = (self.processes.process_index, self.processes.num_processes) if several else (0, 1)
-        self.device = self.processes.device if several else choose_device(config.gpu)
+        self.device = self.processes.device if several else use_device(config.gpu)
         short = AMP_FLOATS[config.amp_float]
         able = found or (short == torch.bfloat16 and cpu_has_bfloat16())
         self.dtype = short if able and not config.disable_amp else torch.float32
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.scaler.scale(torch.zeros((), device=self.device))  # so that it works where a step has no samples for this process
     def autocast(self):
         "Compute in short numbers inside a `with` block."
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -349,9 +350,18 @@ def total(self: Compute,
 @patch
 def part(self: Compute,
     items: list,
+    start: int = 0,  # items before these
 ) -> list:  # every n-th of them
     "What this process takes of a list."
-    return items[self.rank::self.ranks]
+    return items[(self.rank - start) % self.ranks::self.ranks]
+
+@patch
+def parts(self: Compute,
+    batches: list[list],  # that follow each other
+    start: int,  # items before these
+) -> list[list]:  # as many; some may be empty
+    "What this process takes of each batch, so that all have alike much to do."
+    return [self.part(items, before) for items, before in zip(batches, itertools.accumulate(map(len, batches), initial=start))]
 
 def say(
     text: str,
@@ -591,7 +601,7 @@ def set_seed(
 def own_randomness():
     "Inside, random numbers may be seeded at will; outside nobody notices."
     before = random.getstate()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
         try: yield
         finally: random.setstate(before)
 
@@ -715,8 +725,8 @@ def learn(self: Training,
     state, compute, losses = self.state, self.compute, []
     total = sum(len(keys) for keys in group)
     for optimizer in self.step.optimizers: set_rates(optimizer, *self.rates())
-    for number, keys in enumerate(group):
-        own, loss = len(compute.part(keys)), torch.zeros((), device=compute.device)
+    for number, (keys, part) in enumerate(zip(group, compute.parts(group, state.drawn))):
+        own, loss = len(part), torch.zeros((), device=compute.device)
         set_seed(state.seed, state.epoch, state.drawn, number)
         if own: loss = self.step.accumulate(*compute.move(next(self.batches)[:3]), own / total)
         losses.append(loss * (own / len(keys)))
@@ -729,7 +739,7 @@ def learn(self: Training,
 def start_epoch(self: Training):
     "Plan the batches of this epoch that are still ahead."
     self.plan[:] = epoch_plan(self.sampler, self.state.epoch, self.state.drawn, self.config.batch_size)
-    self.own[:] = [own for keys in self.plan if (own := self.compute.part(keys))]
+    self.own[:] = [own for own in self.compute.parts(self.plan, self.state.drawn) if own]
     self.batches = batches_of(self.train_loader)
     self.lost.fill_(self.state.dropped)
 
@@ -1089,6 +1099,8 @@ class Summary(Callback):
     "Prints what is trained, and a line after each epoch."
     def before_fit(self, run: Training):
         weights, compute = sum(value.numel() for value in run.step.model.parameters()), run.compute
+        idle = compute.ranks - run.config.batch_size * run.config.backward_step
+        if idle > 0: tqdm.write(f'{idle} of {compute.ranks} processes have nothing to do: a step has fewer samples; give a larger --batch-size or --backward-step')
         where = f'{compute.device} in {str(compute.dtype).removeprefix("torch.")}' + f', shared by {compute.ranks} processes' * (compute.ranks > 1)
         tqdm.write(f'{run.step.model.name}, {weights / 1e6:.2f} million weights, on {where}; '
                    f'{len(run.sampler.weights)} records to learn from, {len(run.eval_loader.dataset) if run.eval_loader else 0} to be judged by; '

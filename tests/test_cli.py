@@ -75,11 +75,13 @@ def test_help(line):
 
 @pytest.mark.parametrize('line', COMMANDS, ids=' '.join)
 def test_help_is_fast(line):
-    "Less than half a second of processor time, Python's own start included."
-    before = os.times()
-    script(*line, '-h')
-    after = os.times()
-    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.5
+    "Less than half a second of processor time, Python's own start included; more only where others wear out the computer."
+    def seconds():
+        before = os.times()
+        script(*line, '-h')
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+    assert any(seconds() < 0.5 for _ in range(5))
 
 
 @pytest.mark.parametrize('arguments', [['-h'], ['--nonsense']])

@@ -1,6 +1,7 @@
 "Looking after records: damage, cleaning, splitting, shards, jobs, packs."
-import json, os, re, shutil, struct, subprocess, sys, zlib
+import json, os, re, shutil, struct, subprocess, sys, tracemalloc, zlib
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import av
@@ -11,7 +12,7 @@ import torch
 from commands import ENV, run
 from PIL import Image
 
-from inpaint_nb import datasets
+from inpaint_nb import datasets, records
 from inpaint_nb.depth import DepthModel, write_depth
 from inpaint_nb.datasets import InpaintDataset, encode_png, list_records, make_image_records
 from inpaint_nb.records import RecordFolder, clean_records, data_folders, data_status, job_lines, pack_records, png_chunks, read_jobs, run_jobs, split_records, undo_split, verify_records
@@ -459,6 +460,75 @@ def test_verify_says_so_with_its_status(images, tmp_path):
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith('error: ') and '_C.png is missing' in done.stdout
 
 
+# A hundred thousand
+
+def test_verify_holds_little_of_each_record(tmp_path, monkeypatch):
+    "A note takes 3 KB of memory; what is compared later takes a tenth."
+    options = asdict(datasets.RecordOptions('one', 'Pseudo'))
+    for number in range(500):
+        source = f'{number:08x}'
+        for sample in (0, 1):
+            for part in 'CM': (tmp_path/f'one_Pseudo_{source}_1_{sample}_{part}.png').touch()
+        datasets.write_journal(tmp_path, f'one_Pseudo_{source}', {'options': options, 'depth_model': 'Pseudo', 'source': source, 'records': {f'one_Pseudo_{source}_1_{sample}': 'whole' for sample in (0, 1)}})
+    def look(folder, name):
+        note = {'options': options, 'source': name.split('_')[2], 'kept': [[1, 0], [1, 1]], 'parameters': {f'parameter {number}': float(number) for number in range(30)}}
+        return records.Checked([], json.loads(json.dumps(note)), 'whole')
+    monkeypatch.setattr(records, 'check_image_record', look)
+    assert not faults(tmp_path)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        found = verify_records(tmp_path, progress=False, max_workers=1)
+        most = tracemalloc.get_traced_memory()[1] - before
+    finally: tracemalloc.stop()
+    assert found.records == 1000 and most / 1000 < 2000, most / 1000
+
+
+def interrupt(monkeypatch, name, after):
+    "Ctrl-C when a function is called for the time after `after`."
+    function, calls = getattr(records, name), []
+    def call(*arguments):
+        calls.append(1)
+        if len(calls) > after: raise KeyboardInterrupt
+        return function(*arguments)
+    monkeypatch.setattr(records, name, call)
+
+
+def test_interrupted_verify_says_what_it_saw(images, tmp_path, monkeypatch):
+    shutil.copytree(images, tmp_path/'data')
+    for part, kind in (('eval', 'C'), ('train', 'M')): (tmp_path/f'data/{part}'/f"{list_records(tmp_path/'data'/part)[0]}_{kind}.png").write_bytes(b'?')
+    interrupt(monkeypatch, 'check_image_record', len(list_records(tmp_path/'data/eval')) + 10)
+    with pytest.raises(KeyboardInterrupt) as stop: verify_records(tmp_path/'data', progress=False, max_workers=1)
+    assert 'will begin anew' in str(stop.value) and str(stop.value).count('is no PNG file') == 2 and '2 to be deleted' in str(stop.value)
+
+
+def test_interrupted_pack_leaves_the_old_one(images, tmp_path, monkeypatch):
+    shutil.copytree(images/'train', tmp_path/'train')
+    pack_records(tmp_path, progress=False)
+    before = contents(tmp_path)
+    interrupt(monkeypatch, 'read_record', 5)
+    with pytest.raises(KeyboardInterrupt, match='as it was before'): pack_records(tmp_path, progress=False)
+    assert contents(tmp_path) == before
+
+
+def test_all_that_may_take_long_shows_how_far_it_is(images, tmp_path, monkeypatch, capsys):
+    shutil.copytree(images/'train', tmp_path/'train')
+    bars, tqdm = [], records.tqdm
+    monkeypatch.setattr(records, 'tqdm', lambda *things, **settings: bars.append(settings['desc']) or tqdm(*things, **settings))
+    data_status(tmp_path)
+    assert bars == ['journal of train'] and not capsys.readouterr().err  # it was quick
+    pack_records(tmp_path); verify_records(tmp_path); clean_records(tmp_path, 'one')
+    assert {*bars} == {'train', 'journal of train', 'pack of train', 'clean'}
+
+
+def test_bar_is_not_drawn_for_each_photo(photos, images, tmp_path, monkeypatch, capsys):
+    shutil.copytree(images, tmp_path/'data')
+    monkeypatch.setattr(datasets, 'tqdm', partial(datasets.tqdm, mininterval=60))
+    capsys.readouterr()
+    assert make(photos, tmp_path/'data', progress=True).reused
+    assert capsys.readouterr().err.count('train:') < 4
+
+
 # Cleaning
 
 def test_clean_touches_nothing_else(images, tmp_path):
@@ -545,7 +615,6 @@ def test_names_that_can_be_read_in_two_ways(tmp_path, journal):
 
 
 def test_status_reads_each_line_once(images, monkeypatch):
-    from inpaint_nb import records
     read, lines = records.read_journal, []
     monkeypatch.setattr(records, 'read_journal', lambda folder, line: lines.append((folder, line)) or read(folder, line))
     assert len(data_status(images)) > 2 and len(lines) == len({*lines}) > 10
