@@ -562,8 +562,8 @@ def ssim_map(
     target: Tensor, # b c h w, 0..1
 ) -> Tensor: # b c h w, up to 1
     "Structural similarity at each pixel, window of 11 x 11."
-    taps = torch.exp(-torch.arange(-5., 6) ** 2 / 4.5)
-    taps = (taps / taps.sum()).tolist()
+    bell = [math.exp(-place * place / 4.5) for place in range(-5, 6)]
+    taps = [height / sum(bell) for height in bell]
     def blur(x): return correlate1d(correlate1d(F.pad(x, (5, 5, 5, 5), mode='reflect'), taps, -1), taps, -2)
     mean_p, mean_t = blur(pred), blur(target)
     var_p, var_t = blur(pred ** 2) - mean_p ** 2, blur(target ** 2) - mean_t ** 2

@@ -648,9 +648,9 @@ class StopSignal:
 def leave_signals(
     worker: int,  # number of the process
 ):
-    "In a process that loads data: ignore Ctrl-C, end on SIGTERM."
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    "In a process that loads data: leave signals to the loop; only a second SIGTERM ends it."
+    for number in StopSignal.signals: signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 # %% ../nbs/04_train.ipynb #688be695
 class Callback:

@@ -1,5 +1,5 @@
 "The training loop: golden schedules, exact resume, interruption, bad losses, full disks, clear errors."
-import csv, os, re, shutil, signal, subprocess, sys, time
+import csv, os, re, shutil, signal, subprocess, sys, time, warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -204,6 +204,18 @@ def test_signals_to_a_process(data, tmp_path, through, options):
         if number != signal.SIGKILL: assert process.returncode == 130 and f'of {config.max_epoch}' in output and '--resume' in output
     assert lasting(run(data, tmp_path, resume=True, **options)) == history
     assert torch.equal(weights(tmp_path/f'{NAME}.checkpoint.pth'), expected)
+
+def test_loading_processes_leave_signals_to_the_loop():
+    "Else one that dies would be an error in the midst of saving; a second request to end is obeyed."
+    code = '''import os, signal
+from inpaint_nb.train import leave_signals
+leave_signals(0)
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): os.kill(os.getpid(), number)
+print('alive', flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+print('deaf')'''
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=Path(train.__file__).parents[1])
+    assert (done.stdout, done.returncode) == ('alive\n', -signal.SIGTERM)
 
 def test_averages_are_judged_and_raw_weights_go_on(data, tmp_path):
     "The average of the weights after each step, computed here, is what the model file and the checkpoint hold; the checkpoint holds the raw weights as well."
@@ -410,7 +422,7 @@ def launch(data, folder, processes, *options):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes), Path(sys.executable).with_name('inpaint_train')]
     return [str(part) for part in (*command, 'inpaint', '-i', data, '--model-dir', folder, '--loss', 'l1', '--size', 52, '--gpu', -1, '--num-workers', 0, '--seed', 7, *options)]
 
-@pytest.mark.parametrize('steps, options', [(50, ('--batch-size', 2, '--backward-step', 2)), (16, ('--batch-size', 3, '--backward-step', 1, '--optimizer', 'adamw_schedulefree', '--ema-model'))])
+@pytest.mark.parametrize('steps, options', [(50, ('--batch-size', 2, '--backward-step', 2)), (10, ('--batch-size', 1, '--backward-step', 4)), (16, ('--batch-size', 3, '--backward-step', 1, '--optimizer', 'adamw_schedulefree', '--ema-model'))])
 def test_two_processes_learn_like_one(data, tmp_path, steps, options):
     "Fifty steps of the real network, one in each epoch, so that loss.csv is the curve of losses; three samples in a batch, so that processes have unequal parts."
     size = options[1] * options[3]
@@ -440,6 +452,23 @@ def test_two_processes_stop_and_go_on(data, tmp_path):
     assert 0 < file['run']['drawn'] < 100_000
     with pytest.raises(Interrupted, match='epoch 1 of 2'):
         run(data, tmp_path, StopAfter(file['run']['step'] + 1), arch=LIGHT, batch_size=2, backward_step=1, num_samples=100_000, max_epoch=2, resume=True, seed=-1)
+
+def test_a_process_without_samples(monkeypatch):
+    "In half precision: fewer samples in a step than processes."
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 1)
+    monkeypatch.setattr(train, 'use_device', lambda gpu: torch.device('cpu'))
+    compute = train.Compute(config := replace(QUICK, gpu=0))
+    assert compute.scaler.is_enabled()
+    step = train.PlainStep(create_model(NAME), create_loss('l1'), config, compute)
+    for value in step.model.parameters(): value.grad = torch.zeros_like(value)  # as of other processes
+    assert not step.update(torch.zeros(()), 0)
+
+def test_own_randomness_leaves_gpus_alone(monkeypatch):
+    "A process that has begun with a GPU cannot be forked any more."
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 4)
+    monkeypatch.setattr('torch.cuda._lazy_init', lambda: pytest.fail('begins with a GPU'))
+    with warnings.catch_warnings(action='error'), train.own_randomness(): torch.rand(1)
 
 # ---- judging aside
 
