@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS', 'NOTE', 'LEAST_HOLE', 'RIM', 'list_photos',
-           'batch_of_one', 'photo_size', 'read_photo', 'keyed_random', 'draw_divergence', 'PhotoParameters',
-           'working_size', 'draw_parameters', 'place_photo', 'photo_holes', 'two_pictures', 'window_sums',
-           'draw_places', 'best_crop', 'encode_png', 'parse_note', 'record_note', 'encode_record', 'write_files',
-           'write_record', 'RecordOptions', 'PhotoError', 'PhotoUnfit', 'open_photo', 'photo_depth', 'photo_crops',
-           'options_of', 'check_options', 'records_of', 'finished_records', 'record_label', 'check_records',
-           'digest_files', 'write_journal', 'read_journal', 'read_split', 'known_empty', 'own_share', 'share_of',
-           'digest_ends', 'share_keys', 'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult',
-           'RecordSummary', 'shown', 'RecordMaker', 'make_folder', 'make_image_records', 'list_records', 'read_record',
-           'record_sheet', 'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop',
-           'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'Pack',
-           'record_stamps', 'find_pack', 'InpaintDataset', 'HardExampleSampler']
+           'batch_of_one', 'open_picture', 'upright_size', 'decode_picture', 'read_photo', 'keyed_random',
+           'draw_divergence', 'PhotoParameters', 'working_size', 'draw_parameters', 'place_photo', 'photo_holes',
+           'two_pictures', 'window_sums', 'draw_places', 'best_crop', 'encode_png', 'parse_note', 'record_note',
+           'encode_record', 'write_files', 'write_record', 'RecordOptions', 'PhotoError', 'PhotoUnfit', 'open_photo',
+           'photo_depth', 'photo_crops', 'options_of', 'check_options', 'records_of', 'finished_records',
+           'record_label', 'check_records', 'digest_files', 'write_journal', 'read_journal', 'read_split',
+           'known_empty', 'own_share', 'share_of', 'digest_ends', 'share_keys', 'run_in_order', 'count_workers',
+           'one_thread_each', 'PhotoResult', 'RecordSummary', 'shown', 'RecordMaker', 'make_folder',
+           'make_image_records', 'list_records', 'read_record', 'record_sheet', 'record_page', 'record_groups',
+           'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop', 'adjust_brightness', 'adjust_contrast',
+           'adjust_saturation', 'adjust_hue', 'jitter_colour', 'Pack', 'record_stamps', 'find_pack', 'InpaintDataset',
+           'HardExampleSampler']
 
 # %% ../nbs/02_datasets.ipynb #6408ed43
 import hashlib, html, json, math, os, random, re, signal, struct, tempfile, threading, time, warnings, zlib
@@ -78,29 +79,39 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 # %% ../nbs/02_datasets.ipynb #deebb8cf
 @contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
-    "An open picture file; whatever goes wrong with it is one kind of error."
-    try:
-        with Image.open(BytesIO(data)) as image: yield image
+def _readable() -> Iterator[None]:
+    "Whatever goes wrong with a picture file is one kind of error."
+    try: yield
     except UnidentifiedImageError: raise ValueError("not a readable picture: unknown format") from None
     except Exception as error: raise ValueError(f"not a readable picture: {error or type(error).__name__}") from None
 
-def photo_size(
-    data: bytes,  # a whole picture file
-) -> tuple[int, int]:  # width and height in pixels, upright
-    "Size of a picture, from its first bytes."
-    with _opened(data) as image:
-        return image.size[::-1] if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 else image.size
-
-def read_photo(
+def open_picture(
     data: bytes,  # a whole picture file, any format that Pillow reads
+) -> Image.Image:
+    "A picture file, not decoded yet."
+    with _readable(): return Image.open(BytesIO(data))
+
+def upright_size(
+    image: Image.Image,  # of `open_picture`
+) -> tuple[int, int]:  # width and height in pixels
+    "Size of a picture when it is turned as its tag says."
+    with _readable(): return image.size[::-1] if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 else image.size
+
+def decode_picture(
+    image: Image.Image,  # of `open_picture`
     least: int | None = None,  # shorter side in pixels that is enough; larger JPEGs may come smaller
 ) -> Image.Image:  # 8-bit RGB, upright
-    "Decode a picture file."
-    with _opened(data) as image:
+    "Decode a picture."
+    with _readable():
         if least: image.draft(None, (least, least))
         image.load()
         return _rgb(ImageOps.exif_transpose(image))
+
+def read_photo(
+    data: bytes,  # a whole picture file, any format that Pillow reads
+) -> Image.Image:  # 8-bit RGB, upright
+    "Decode a picture file."
+    return decode_picture(open_picture(data))
 
 # %% ../nbs/02_datasets.ipynb #220b7192
 def keyed_random(
@@ -382,12 +393,12 @@ def open_photo(
     draw: Callable[[tuple[int, int]], PhotoParameters],  # from the photo's size
 ) -> tuple[Image.Image, PhotoParameters, bool]:  # photo, what was drawn, whether it will be enlarged
     "Read a photo that is fit for records, no larger than needed."
-    try: size = photo_size(data)
+    try: size = upright_size(picture := open_picture(data))
     except ValueError as error: raise PhotoError(str(error)) from None
     if max(size) > 3 * min(size): raise PhotoUnfit(f"{size[0]} x {size[1]} pixels: one side is more than three times the other")
     parameters = draw(size)
     least = parameters.short_side * (1 if parameters.angle is None else math.sqrt(2))
-    try: image = read_photo(data, math.ceil(least))
+    try: image = decode_picture(picture, math.ceil(least))
     except ValueError as error: raise PhotoError(str(error)) from None
     return image, parameters, min(size) < least
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from inpaint_nb import datasets
 from inpaint_nb.datasets import (HardExampleSampler, InpaintDataset, grid_crop, keyed_random, list_records, make_image_records,
-                                 photo_size, read_photo, read_record, record_note, thicken_mask, write_record)
+                                 open_picture, read_photo, read_record, record_note, thicken_mask, upright_size, write_record)
 from inpaint_nb.depth import DepthModel
 from inpaint_nb.scenes import random_scene
 from stopping import count_changes, run_and_stop
@@ -205,7 +205,7 @@ def test_orientation_tag():
     for tag in range(1, 9):
         exif = Image.Exif(); exif[0x0112] = tag
         base.save(file := BytesIO(), 'PNG', exif=exif)
-        assert photo_size(file.getvalue()) == read_photo(file.getvalue()).size == ((12, 8) if tag < 5 else (8, 12))
+        assert upright_size(open_picture(file.getvalue())) == read_photo(file.getvalue()).size == ((12, 8) if tag < 5 else (8, 12))
 
 
 def test_nothing_made(tmp_path):
