@@ -12,6 +12,7 @@ __all__ = ['Part', 'ANAGLYPHS', 'PACKINGS', 'PICTURE_SUFFIXES', 'CLIP_SUFFIXES',
            'stereo_clip', 'is_clip', 'stereo_file']
 
 # %% ../nbs/06_stereo.ipynb #02dafef9
+import itertools
 import math
 import os
 import sys
@@ -22,7 +23,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from io import BytesIO
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -69,28 +69,43 @@ def _span(
     used: Tensor,  # n, bool, some True
     start: int,  # number of its first row or column
     end: int,  # of the picture
-    margin: int,  # context to add on both sides
-) -> tuple[slice, slice]:  # what to keep and what to look at
-    "The used range of rows or columns, out to multiples of 64, and its surroundings."
+) -> slice:
+    "The used range of rows or columns, out to multiples of 64."
     first, last = used.nonzero()[[0, -1], 0].tolist()
-    keep = slice(start + first // 64 * 64, min(start + (last // 64 + 1) * 64, end))
-    return keep, slice(max(keep.start - margin, 0), min(keep.stop + margin - 1, end))
+    return slice(start + first // 64 * 64, min(start + (last // 64 + 1) * 64, end))
 
+def _area(part: Part) -> int: return math.prod(side.stop - side.start for side in part)
+
+def _join(
+    parts: list[Part],
+    around: Callable[[Part], Part],  # a part with its surroundings
+    largest: int,  # pixels to look at for one part, at most
+) -> list[Part]:
+    "Join parts as long as that leaves less to look at."
+    found = []
+    for part in parts:
+        both = [tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(part, other)) for other in found]
+        gains = [_area(around(part)) + _area(around(other)) - _area(around(one)) if _area(around(one)) <= largest else -1 for other, one in zip(found, both)]
+        best = max(range(len(found)), key=gains.__getitem__, default=None)
+        if best is None or gains[best] < 0: found.append(part)
+        else: found[best] = both[best]
+    return found if len(found) == len(parts) else _join(found, around, largest)
+
+# %% ../nbs/06_stereo.ipynb #9239faa6
 def tiles_to_fill(
     weight: Tensor,  # b 1 H W, above 0 where something is to be filled
     cell: int = 512,  # side of a grid cell, pixels, a multiple of 64
     margin: int = 128,  # context around a tile, pixels, a multiple of 64
+    largest: int = 2 ** 21,  # pixels to look at for joined tiles, at most
 ) -> list[tuple[Part, Part]]:  # for each tile the part to keep and the larger part to look at
-    "Tiles that together cover everything that is to be filled."
-    height, width = weight.shape[-2:]
-    used, tiles = (weight > 0).flatten(0, 1).any(0).cpu(), []
-    for top in range(0, height, cell):
-        for left in range(0, width, cell):
-            part = used[top:top + cell, left:left + cell]
-            if not part.any(): continue
-            rows, columns = _span(part.any(1), top, height, margin), _span(part.any(0), left, width, margin)
-            tiles.append(((rows[0], columns[0]), (rows[1], columns[1])))
-    return tiles
+    "Tiles that together cover everything that is to be filled; they may overlap."
+    sides = height, width = weight.shape[-2:]
+    used, parts = (weight > 0).flatten(0, 1).any(0).cpu(), []
+    for top, left in itertools.product(range(0, height, cell), range(0, width, cell)):
+        part = used[top:top + cell, left:left + cell]
+        if part.any(): parts.append((_span(part.any(1), top, height), _span(part.any(0), left, width)))
+    def around(part): return tuple(slice(max(side.start - margin, 0), min(side.stop + margin - 1, end)) for side, end in zip(part, sides))
+    return [(part, around(part)) for part in _join(parts, around, largest)]
 
 # %% ../nbs/06_stereo.ipynb #d7517cdd
 @torch.no_grad()
@@ -100,6 +115,7 @@ def inpaint_view(
     model: nn.Module | None = None,  # inpainter with `preprocess` and `infer`; None: repeat the background
     cell: int = 512,  # see `tiles_to_fill`
     margin: int = 128,  # see `tiles_to_fill`
+    largest: int | None = None,  # see `tiles_to_fill`; default: two million pixels, with several frames eight million of all together
     progress: bool = False,  # show a bar
 ) -> tuple[Tensor, Tensor]:  # filled b 3 H W, and how much of each pixel was made up, b 1 H W, 0..1
     "Fill the holes of a right view; where the second result is 0 not a bit changes."
@@ -107,7 +123,8 @@ def inpaint_view(
     was_training = model.training
     model.eval()
     weight, filled = model.preprocess(image, hole)[1], image.clone()
-    for keep, around in tqdm(tiles_to_fill(weight, cell, margin), 'fill holes', unit='tile', leave=False, disable=not progress):
+    tiles = tiles_to_fill(weight, cell, margin, 2 ** 23 // max(len(image), 4) if largest is None else largest)
+    for keep, around in tqdm(tiles, 'fill holes', unit='tile', leave=False, disable=not progress):
         with torch.autocast('cuda', torch.float16, enabled=image.is_cuda): tile = model.infer(image[(..., *around)], hole[(..., *around)])
         inner = [slice(k.start - a.start, k.stop - a.start) for k, a in zip(keep, around)]
         filled[(..., *keep)] = tile[(..., *inner)]
@@ -480,7 +497,7 @@ def shots(
     frames: Iterable[np.ndarray],  # H,W,3 RGB uint8
 ) -> Iterator[Iterator[tuple[int, np.ndarray]]]:  # number and frame of each, to be read one after the other
     "The frames of a clip, numbered, shot by shot."
-    in_shots = groupby(enumerate(number_shots(frames)), key=lambda item: item[1][0])
+    in_shots = itertools.groupby(enumerate(number_shots(frames)), key=lambda item: item[1][0])
     return (((number, frame) for number, (_, frame) in shot) for _, shot in in_shots)
 
 # %% ../nbs/06_stereo.ipynb #8ff3b3a9
