@@ -340,7 +340,7 @@ def train(
         with refusing(command): config.check()
         train_from_folder(config=config, **taken(args, folders))
         import torch.distributed as processes
-        if processes.is_initialized(): processes.destroy_process_group()
+        if processes.is_available() and processes.is_initialized(): processes.destroy_process_group()
 
     return finish(work, 'the same command with --resume goes on from the last checkpoint, if there is one', argv)
 

@@ -40,7 +40,7 @@ from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
 
 from . import __version__
-from .depth import DepthModel, create_depth_model, use_device
+from .depth import DepthModel, choose_device, create_depth_model
 from .masks import dilate_edge, dilate_inner, dilate_outer, disocclusion_mask, mask_closing
 from .warp import get_mapper, match_depth
 
@@ -87,7 +87,7 @@ def _readable() -> Iterator[None]:
 
 def open_picture(
     data: bytes,  # a whole picture file, any format that Pillow reads
-) -> Image.Image:
+) -> Image.Image:  # knows its size and tags
     "A picture file, not decoded yet."
     with _readable(): return Image.open(BytesIO(data))
 
@@ -824,7 +824,7 @@ def make_image_records(
     options = RecordOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples, divergence_level, seed, tta)
     photos = _photo_folders(Path(dataset_dir), eval_only)
     if Path(data_dir).resolve() == Path(dataset_dir).resolve(): raise ValueError(f"{data_dir} holds the photos: give another folder for the records")
-    model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, batch_size=depth_batch_size, device=use_device(gpu), tta=tta)
+    model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, batch_size=depth_batch_size, device=choose_device(gpu), tta=tta)
     folders = {part: make_folder(Path(data_dir)/part) for part in photos}
     for folder in folders.values(): check_records(folder, options, model.origin())
     summary, sources = RecordSummary(), {}
@@ -1097,8 +1097,9 @@ def find_pack(
     if not (folder/'.pack.json').exists(): return names(folder), None
     pack = Pack(folder)
     packed = sorted({name.partition('/')[0] for name in pack.places})
-    others = (entry for entry in os.scandir(folder) if not entry.name.startswith('.'))
-    if not any(entry.is_dir() or entry.name.endswith(('_C.png', '_M.png')) for entry in others): return packed, pack  # only the packed form was brought here
+    with os.scandir(folder) as entries:
+        others = any(entry.is_dir() or entry.name.endswith(('_C.png', '_M.png')) for entry in entries if not entry.name.startswith('.'))
+    if not others: return packed, pack  # only the packed form was brought here
     unpacked = names(folder)
     clips = unpacked if any('/' in name for name in pack.places) else ()
     if packed == unpacked and pack.stamps == record_stamps(folder, clips): return packed, pack

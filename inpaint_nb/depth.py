@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEPTH_MODELS', 'normalise_depth', 'DepthModel', 'RunningScale', 'read_depth', 'write_depth', 'FileDepth', 'Pseudo',
-           'DepthOptions', 'network_size', 'without_gaps', 'Gathered', 'DepthNetwork', 'choose_device', 'use_device',
+           'DepthOptions', 'network_size', 'without_gaps', 'Gathered', 'choose_device', 'use_device', 'DepthNetwork',
            'AnyNetwork', 'ZoeNetwork', 'ProNetwork', 'SmallProNetwork', 'VideoNetwork', 'reachable', 'HubWeights',
            'TorchHub', 'ZoeAnyNetwork', 'DepthInfo', 'create_depth_model', 'check_model_type', 'check_weights']
 
@@ -605,6 +605,23 @@ class Gathered:
         else:
             for (_, result), part in zip(batch, parts): result.set_result(part)
 
+# %% ../nbs/01a_depth.ipynb #5a8b3ce0
+def choose_device(
+    gpu: int,  # number of the GPU; -1: CPU
+) -> torch.device:  # the CPU as well where no GPU is found
+    "The GPU of that number, or the CPU."
+    found = torch.cuda.device_count() if gpu >= 0 else 0
+    if found and gpu >= found: raise ValueError(f'--gpu is {gpu}; it must be from 0 to {found - 1}, or -1 for the CPU')
+    if not found: return torch.device('cpu')
+    return torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', gpu)) % found}")
+
+def use_device(
+    device: torch.device,  # of `choose_device`
+) -> torch.device:  # the same
+    "A GPU becomes PyTorch's current one, or what says no device would take memory of the first."
+    if device.type == 'cuda': torch.cuda.set_device(device)
+    return device
+
 # %% ../nbs/01a_depth.ipynb #49e23dbd
 class DepthNetwork(DepthModel):
     "A trained network behind the interface of `DepthModel`."
@@ -623,7 +640,7 @@ class DepthNetwork(DepthModel):
     ):
         self.name, self.is_metric, self.licence, self.options = name, is_metric, licence, options
         self.resolution = -(-(options.resolution or self.short_side) // self.multiple) * self.multiple
-        self.batch_size, self.device = options.batch_size, torch.device(options.device)
+        self.batch_size, self.device = options.batch_size, use_device(torch.device(options.device))
         self.network = network.float().eval().requires_grad_(False).to(self.device)
         self.gathered = Gathered(self.look_well, options.batch_size)
 
@@ -698,24 +715,6 @@ def origin(
         for values in self.network.parameters(): digest.update(np.ascontiguousarray(values.cpu()).data)
         self._origin = digest.hexdigest()[:16]
     return self._origin
-
-# %% ../nbs/01a_depth.ipynb #5a8b3ce0
-def choose_device(
-    gpu: int,  # number of the GPU; -1: CPU
-) -> torch.device:  # the CPU as well where no GPU is found
-    "The GPU of that number, or the CPU."
-    found = torch.cuda.device_count() if gpu >= 0 else 0
-    if found and gpu >= found: raise ValueError(f'--gpu is {gpu}; it must be from 0 to {found - 1}, or -1 for the CPU')
-    if not found: return torch.device('cpu')
-    return torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', gpu)) % found}")
-
-def use_device(
-    gpu: int,  # number of the GPU; -1: CPU
-) -> torch.device:
-    "As `choose_device`, and PyTorch's current GPU from now on: what is begun elsewhere would take memory of the first GPU."
-    device = choose_device(gpu)
-    if device.type == 'cuda': torch.cuda.set_device(device)
-    return device
 
 # %% ../nbs/01a_depth.ipynb #9d37374c
 class AnyNetwork(DepthNetwork):

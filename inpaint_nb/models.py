@@ -656,7 +656,9 @@ def read_plain(
             with zipfile.ZipFile(file) as archive: harmed = archive.testzip()
             if harmed: raise ValueError(f'{harmed} is harmed')
         file.seek(0)
-        with warnings.catch_warnings(action='ignore'): return torch.load(file, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            return torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:
         if zipfile.is_zipfile(file) and 'Weights only load failed' in str(error):
             raise ValueError(f'{path} is not read, because it holds more than tensors and plain values, '

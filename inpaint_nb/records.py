@@ -885,9 +885,10 @@ def pack_folder(
     jobs = (partial(lambda path, name, full: (full, *read_record(path, name)), *frame) for frame in frames)
     writer = PackWriter(folder.path, record_stamps(folder.path, clips))
     try:
-        for packed in tqdm(run_in_order(jobs, count_workers(max_workers), threading.Event()), total=len(frames), desc=folder.path.name, disable=not progress): writer.add(*packed)
+        try:
+            for packed in tqdm(run_in_order(jobs, count_workers(max_workers), threading.Event()), total=len(frames), desc=folder.path.name, disable=not progress): writer.add(*packed)
+        except KeyboardInterrupt: raise KeyboardInterrupt(f'{folder.path} is as it was before, and pack will begin it anew') from None
         writer.close()
-    except KeyboardInterrupt: raise KeyboardInterrupt(f'{folder.path} is as it was before, and pack will begin it anew') from None
     finally:
         writer.file.close()
         (folder.path/'.pack.npy.part').unlink(missing_ok=True)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .datasets import batch_of_one, make_folder, read_photo
-from .depth import DepthModel, create_depth_model, read_depth, use_device
+from .depth import DepthModel, choose_device, create_depth_model, read_depth, use_device
 from .masks import dilate_inner, dilate_outer, mask_closing
 from .models import load_model, write_whole
 from .video import VIDEO_ENDINGS, Clip, ClipError, frame_files, frame_paths, natural_order, number_shots, open_clip
@@ -125,7 +125,9 @@ def inpaint_view(
     weight, filled = model.preprocess(image, hole)[1], image.clone()
     tiles = tiles_to_fill(weight, cell, margin, 2 ** 23 // max(len(image), 4) if largest is None else largest)
     for keep, around in tqdm(tiles, 'fill holes', unit='tile', leave=False, disable=not progress):
-        with torch.autocast('cuda', torch.float16, enabled=image.is_cuda): tile = model.infer(image[(..., *around)], hole[(..., *around)])
+        part = image[(..., *around)], hole[(..., *around)]
+        with torch.autocast('cuda', torch.float16, enabled=image.is_cuda): tile = model.infer(*part)
+        if image.is_cuda and not tile.isfinite().all(): tile = model.infer(*part)
         inner = [slice(k.start - a.start, k.stop - a.start) for k, a in zip(keep, around)]
         filled[(..., *keep)] = tile[(..., *inner)]
     model.train(was_training)
@@ -357,7 +359,7 @@ class StereoOptions:
 @patch
 def prepare(self: StereoOptions) -> tuple[torch.device, nn.Module | None]:  # where to compute; the inpainter
     "What is needed before the first picture."
-    device = use_device(self.gpu)
+    device = use_device(choose_device(self.gpu))
     if self.gpu > 0 and device.type == 'cpu': print('no GPU found: computing on the CPU', file=sys.stderr)
     return device, None if self.checkpoint_file is None else load_model(self.checkpoint_file, map_location=str(device))[0].eval()
 

@@ -326,7 +326,7 @@ class Compute:
         several = int(os.environ.get('WORLD_SIZE', 1)) > 1  # as torchrun and `accelerate launch` tell
         self.processes = PartialState(cpu=not found) if several else None
         self.rank, self.ranks = (self.processes.process_index, self.processes.num_processes) if several else (0, 1)
-        self.device = self.processes.device if several else use_device(config.gpu)
+        self.device = self.processes.device if several else use_device(choose_device(config.gpu))
         short = AMP_FLOATS[config.amp_float]
         able = found or (short == torch.bfloat16 and cpu_has_bfloat16())
         self.dtype = short if able and not config.disable_amp else torch.float32
@@ -599,7 +599,7 @@ def set_seed(
 # %% ../nbs/04_train.ipynb #e1df47a7
 @contextmanager
 def own_randomness():
-    "Inside, random numbers may be seeded at will; outside nobody notices."
+    "Inside, random numbers may be seeded at will; outside nobody notices. Those of a GPU count if it is in use before."
     before = random.getstate()
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
         try: yield

@@ -40,7 +40,7 @@ from .datasets import (
     LEAST_HOLE, RIM, shown, PhotoError, PhotoParameters, RecordMaker, RecordOptions, RecordSummary, check_options, one_thread_each, best_crop, count_workers, digest_ends, digest_files, draw_parameters, encode_record, find_pack,
     grid_crop, hard_crop, keyed_random, known_empty, list_photos, list_records, make_folder, own_share, photo_depth, photo_holes, place_photo, read_journal, read_photo, read_record, record_note,
     record_page, run_in_order, share_of, thicken_mask, write_files, write_journal)
-from .depth import DepthModel, create_depth_model, use_device
+from .depth import DepthModel, choose_device, create_depth_model
 from .masks import dilate_edge
 from .warp import match_depth
 
@@ -846,7 +846,7 @@ def make_video_records(
     dataset_dir, data_dir = Path(dataset_dir), Path(data_dir)
     if data_dir.resolve() == dataset_dir.resolve(): raise ValueError(f'{data_dir} holds the clips: give another folder for the records')
     clips = [path for path in list_clips(dataset_dir) if path.resolve() != data_dir.resolve()]
-    model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, batch_size=batch_size, device=use_device(gpu), tta=tta)
+    model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, batch_size=batch_size, device=choose_device(gpu), tta=tta)
     maker = ClipMaker(make_folder(data_dir), options, model, workers)
     sources, summary = _sources(clips), ClipSummary()
     clips = share_of({path: sources.get(path, path.name) for path in clips}, share)

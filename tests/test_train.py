@@ -468,7 +468,9 @@ def test_own_randomness_leaves_gpus_alone(monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: True)
     monkeypatch.setattr('torch.cuda.device_count', lambda: 4)
     monkeypatch.setattr('torch.cuda._lazy_init', lambda: pytest.fail('begins with a GPU'))
-    with warnings.catch_warnings(action='error'), train.own_randomness(): torch.rand(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        with train.own_randomness(): torch.rand(1)
 
 # ---- judging aside
 
