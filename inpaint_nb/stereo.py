@@ -69,7 +69,7 @@ def _span(
     used: Tensor,  # n, bool, some True
     start: int,  # number of its first row or column
     end: int,  # of the picture
-) -> slice:
+) -> slice:  # begins and ends there, or at the picture's end
     "The used range of rows or columns, out to multiples of 64."
     first, last = used.nonzero()[[0, -1], 0].tolist()
     return slice(start + first // 64 * 64, min(start + (last // 64 + 1) * 64, end))
@@ -78,18 +78,18 @@ def _area(part: Part) -> int: return math.prod(side.stop - side.start for side i
 
 def _join(
     parts: list[Part],
-    around: Callable[[Part], Part],  # a part with its surroundings
+    looked_at: Callable[[Part], int],  # pixels of a part with its surroundings
     largest: int,  # pixels to look at for one part, at most
 ) -> list[Part]:
     "Join parts as long as that leaves less to look at."
     found = []
     for part in parts:
         both = [tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(part, other)) for other in found]
-        gains = [_area(around(part)) + _area(around(other)) - _area(around(one)) if _area(around(one)) <= largest else -1 for other, one in zip(found, both)]
+        gains = [looked_at(part) + looked_at(other) - pixels if (pixels := looked_at(one)) <= largest else -1 for other, one in zip(found, both)]
         best = max(range(len(found)), key=gains.__getitem__, default=None)
         if best is None or gains[best] < 0: found.append(part)
         else: found[best] = both[best]
-    return found if len(found) == len(parts) else _join(found, around, largest)
+    return found if len(found) == len(parts) else _join(found, looked_at, largest)
 
 # %% ../nbs/06_stereo.ipynb #9239faa6
 def tiles_to_fill(
@@ -105,7 +105,7 @@ def tiles_to_fill(
         part = used[top:top + cell, left:left + cell]
         if part.any(): parts.append((_span(part.any(1), top, height), _span(part.any(0), left, width)))
     def around(part): return tuple(slice(max(side.start - margin, 0), min(side.stop + margin - 1, end)) for side, end in zip(part, sides))
-    return [(part, around(part)) for part in _join(parts, around, largest)]
+    return [(part, around(part)) for part in _join(parts, lambda part: _area(around(part)), largest)]
 
 # %% ../nbs/06_stereo.ipynb #d7517cdd
 @torch.no_grad()

@@ -91,7 +91,7 @@ class TrainConfig:
     prefetch_factor: int = 4  # batches that each process that loads data prepares ahead
     gpu: int = 0  # number of the GPU; -1, or no GPU there: CPU; for several GPUs: accelerate launch
     amp_float: str = 'fp16'  # short numbers for most of the arithmetic: fp16 (GPU only) or bfloat16
-    disable_amp: bool = False  # float32 everywhere; convolutions of recent GPUs round to TF32
+    disable_amp: bool = False  # no numbers of 16 bits; convolutions of recent GPUs still round to TF32
     compile: bool = False  # compile the network first; pays on a GPU
     checkpoint_file: str | None = None  # weights to begin with; with --resume not looked at, because the run has its own
     resume: bool = False  # go on with the run in the model folder

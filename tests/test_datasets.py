@@ -248,6 +248,7 @@ def test_interrupted(photos, records, tmp_path, kind):
     at = chance.randint(changes // 4, changes // 2)  # not before it listens for signals
     stopped = run_and_stop(program(photos, out), out, kind, at)
     assert stopped.returncode and 'KeyboardInterrupt' in stopped.stderr, (at, stopped)
+    assert float(stopped.stdout) < 10
     assert not any(name.endswith('.part') for name in contents(out))
     assert contents(out).items() <= contents(records).items() and contents(out) != contents(records)
 

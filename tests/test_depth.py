@@ -332,7 +332,7 @@ def test_missing_weights(name, tmp_path, monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.ENDPOINT', 'https://nobody.invalid')
     start, file = time.monotonic(), getattr(SOURCES[name], 'files', ('the program of',))[-1]
     with pytest.raises(FileNotFoundError, match=f'{name} needs {file}') as caught: create_depth_model(name, trust_remote_code=True)
-    assert time.monotonic() - start < 30 and '\n' not in str(caught.value)
+    assert time.monotonic() - start < 10 and '\n' not in str(caught.value)
     assert all(word in str(caught.value) for word in (str(SOURCES[name]), str(tmp_path), 'Pseudo and Files:FOLDER work without'))
 
 
@@ -371,7 +371,12 @@ def test_weights_are_found_without_loading_them(name, standins, tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr('torch.load', lambda *given, **more: pytest.fail('loads them'))
         patch.setattr('safetensors.torch.load_file', lambda *given, **more: pytest.fail('loads them'))
-        check_weights(name), check_weights(name, folder/'weights')
+        seconds = []
+        for _ in range(3):
+            start = time.monotonic()
+            check_weights(name), check_weights(name, folder/'weights')
+            seconds.append(time.monotonic() - start)
+    assert min(seconds) < .2
     monkeypatch.setattr('inpaint_nb.depth.reachable', lambda address: False)
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
     monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path))
@@ -387,10 +392,11 @@ def test_weights_are_found_without_loading_them(name, standins, tmp_path, monkey
 
 
 def test_a_look_for_weights_loads_nothing(standins):
-    code = ("import sys; from inpaint_nb.depth import check_weights\n"
+    code = ("import sys, time; from inpaint_nb.depth import check_weights\n"
+            "start = time.monotonic()\n"
             "for name in ('Any_S', 'ZoeD_N', 'VDA_S', 'Pseudo', 'Files:x', 'nonsense'): check_weights(name)\n"
-            "print({'transformers', 'safetensors'} & set(sys.modules))")
-    assert run(code, **standins[1]).stdout.strip() == 'set()'
+            "print(time.monotonic() - start < 1, {'transformers', 'safetensors'} & set(sys.modules))")
+    assert run(code, **standins[1]).stdout.split() == ['True', 'set()']
 
 
 def test_a_server_is_asked_once(monkeypatch):
@@ -410,7 +416,7 @@ def test_a_server_that_hangs(monkeypatch):
         raise OSError('no answer')
     monkeypatch.setattr('inpaint_nb.depth.urlopen', hang)
     start = time.monotonic()
-    assert not reachable('https://huggingface.co', seconds=.3) and time.monotonic() - start < 2.5
+    assert not reachable('https://huggingface.co', seconds=.3) and time.monotonic() - start < 2
 
 
 def test_damaged_weights_are_named(standins, tmp_path):

@@ -23,11 +23,11 @@ GPU, FLOATS = torch.device('cuda:0'), [torch.float32, torch.float16, torch.bfloa
 
 class Reads(TorchDispatchMode):
     "Counts the values that are read from the GPU, for each of which the host would wait; gives some value, as there is none."
-    count = 0
+    count, truth = 0, True
     def __torch_dispatch__(self, function, types, given=(), more=None):
         if function.overloadpacket.__name__ != '_local_scalar_dense' or given[0].device != GPU: return function(*given, **more or {})
         self.count += 1
-        return True if given[0].dtype == torch.bool else 0.5 if given[0].is_floating_point() else 1
+        return self.truth if given[0].dtype == torch.bool else 0.5 if given[0].is_floating_point() else 1
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +118,14 @@ def test_stereo(name):
         views = stereo.make_stereo(image, depth, model, inner_dilation=1, outer_dilation=1)
     for packing in stereo.PACKINGS.values(): assert packing.pack(views).device == GPU
     for part in views: assert part.device == GPU and part.dtype == torch.float32
+
+
+def test_a_tile_that_overflows_is_filled_again(reads):
+    "First in half precision, then in full."
+    model, short, reads.truth = there(create_model, 'light_inpaint_v1').eval(), [], False  # no value is finite
+    infer = model.infer
+    model.infer = lambda *part: short.append(torch.is_autocast_enabled('cuda')) or infer(*part)
+    image, mask = pictures(1, 128)
+    whole = [((slice(0, 128), slice(0, 128)),) * 2]
+    with mock.patch.object(stereo, 'tiles_to_fill', lambda *given: whole): stereo.inpaint_view(image, mask.float(), model)
+    assert short == [True, False]
