@@ -143,35 +143,33 @@ class Clock(Callback):
     def __init__(self,
         seconds: float,  # for the run
         progress: bool = True,  # show a bar
+        now: Callable[[], float] = time.monotonic,  # tells the time, seconds
     ):
-        self.seconds, self.start, self.loss = seconds, time.monotonic(), ''
+        self.seconds, self.now, self.start, self.loss = seconds, now, now(), ''
         self.bar = tqdm(total=round(seconds), desc='learning', disable=not progress, bar_format='{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}')
     def share(self) -> float:  # 0 at the start, 1 when the time is up
         "How much of the time is over."
-        return min((time.monotonic() - self.start) / self.seconds, 1)
+        return min((self.now() - self.start) / self.seconds, 1)
     def rates(self,
         epoch: int,  # not used
         config: TrainConfig,
     ) -> tuple[float, float]:  # learning rate, weight decay
         "A schedule, as `SCHEDULES` wants it."
-        return config.learning_rate * (1 + math.cos(math.pi * self.share())) / 2, config.weight_decay
+        fallen = (1 + math.cos(math.pi * self.share())) / 2
+        return config.learning_rate * max(fallen, 0.01), config.weight_decay
 
 # %% ../nbs/06a_demo.ipynb #a6b9a4a8
 @patch
 def before_fit(self: Clock, run: Training):
-    self.start = time.monotonic() - run.state.seconds - sum(row['seconds'] for row in run.state.history)
+    self.start = self.now() - run.state.seconds - sum(row['seconds'] for row in run.state.history)
     self.bar.initial = self.bar.n = round(self.share() * self.seconds)
 
 @patch
-def before_epoch(self: Clock, run: Training):
-    history = run.state.history
-    epoch = sum(row['seconds'] for row in history) / len(history) if history else 0
-    if self.share() + 1.5 * epoch / self.seconds > 1: run.config.max_epoch = run.state.epoch
-
-@patch
 def after_step(self: Clock, run: Training):
+    share = self.share()
+    run.enough = share == 1
     self.bar.set_postfix_str(f'step {run.state.step}{self.loss}', refresh=False)
-    self.bar.update(round(self.share() * self.seconds) - self.bar.n)
+    self.bar.update(round(share * self.seconds) - self.bar.n)
 
 @patch
 def after_losses(self: Clock, run: Training, losses: list[float]): self.loss = f', loss {sum(losses) / len(losses):.3f}'
@@ -239,9 +237,10 @@ def learn(
     seed: int,
     seconds: float,  # of learning
     progress: bool = True,  # show a bar
+    now: Callable[[], float] = time.monotonic,  # tells the time, seconds
 ):
     "Train a network for some time, or go on with an interrupted run."
-    clock = Clock(seconds, progress)
+    clock = Clock(seconds, progress, now)
     SCHEDULES['clock'] = clock.rates
     config = TrainConfig(loss='masked_l1', batch_size=8, backward_step=1, num_samples=8 * plan.epoch, max_epoch=1_000_000, size=plan.crop,
                          scheduler='clock', learning_rate=1e-3, warmup_epoch=20 / plan.epoch, eval_step=2, seed=seed, num_workers=0,
@@ -416,13 +415,14 @@ def curve(
     y: float,  # upper edge, pixels
     history: list[dict],  # rows of `fit`
     steps: int,  # in an epoch
+    made: int,  # in all; the last epoch may have fewer
 ) -> float:  # lower edge, pixels
     "Loss and hole PSNR while learning."
     axes = _axes(page, MARGIN + 64, y, LEFT - 140, 350)
-    axes.plot([row['epoch'] * steps for row in history], [row['train_loss'] for row in history], color='tab:blue')
+    axes.plot([min(row['epoch'] * steps, made) for row in history], [row['train_loss'] for row in history], color='tab:blue')
     axes.set_xlabel('steps of learning', fontsize=13)
     axes.set_ylabel('error in the holes (loss)', color='tab:blue', fontsize=13)
-    judged = [(row['epoch'] * steps, row['psnr']) for row in history if row['psnr'] is not None]
+    judged = [(min(row['epoch'] * steps, made), row['psnr']) for row in history if row['psnr'] is not None]
     if judged:
         right = axes.twinx()
         right.plot(*zip(*judged), color='tab:red')
@@ -478,7 +478,8 @@ def story(
     _write(page, MARGIN, 58, 'From pictures to a stereo picture', 26, weight='bold')
     y = job_row(page, 118, *picture)
     y = learning_row(page, y + 90, out, plan, model)
-    y = max(curve(page, y + 80, checkpoint(out)['run']['history'], plan.epoch), comparison(page, y + 80, cases, model, report))
+    state = checkpoint(out)['run']
+    y = max(curve(page, y + 80, state['history'], plan.epoch, state['step']), comparison(page, y + 80, cases, model, report))
     views = make_stereo(*picture, model, DIVERGENCE, 0.5, 'right')
     y = place_three(page, y + 60, {'8  For the left eye': views.left, 'For the right eye, holes filled': views.right, 'For red and cyan glasses': anaglyph(views)})
     with Image.open(BytesIO(png(page))) as whole: cut = whole.convert('RGB').crop((0, 0, PAGE, round(y) + MARGIN))
@@ -556,8 +557,9 @@ def _teach(out, plan, seed, seconds, progress) -> nn.Module:
         over = before['run']['seconds'] + sum(row['seconds'] for row in before['run']['history']) if before else 0
         say(f'3/5  {"Going on with learning" if before else "Learning from nothing"}, {max(seconds - over, 0) / 60:.1f} minutes by the clock')
         learn(out, plan, seed, seconds, progress)
-    history = checkpoint(out)['run']['history']
-    say(f'{len(history) * plan.epoch} steps of 8 crops in {sum(row["seconds"] for row in history):.0f} s; loss {history[0]["train_loss"]:.3f} at first, {history[-1]["train_loss"]:.3f} at last')
+    state = checkpoint(out)['run']
+    history = state['history']
+    say(f'{state["step"]} steps of 8 crops in {sum(row["seconds"] for row in history):.0f} s; loss {history[0]["train_loss"]:.3f} at first, {history[-1]["train_loss"]:.3f} at last')
     return load_model(out/'model'/f'{LightInpaintV1.name}.pth')[0]
 
 def _paint(out, plan, picture, cases, report, model) -> list[Path]:

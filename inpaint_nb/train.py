@@ -682,6 +682,7 @@ class Training:
         self.unread, self.unsaved = [], {}  # indices and losses of batches, the losses still on the device; files that could not be written
         self.lost = torch.zeros((), device=self.compute.device)  # steps of this epoch that were left out
         self.stopping = False  # do all processes know that the run is to stop?
+        self.enough = self.ending = False  # does a watcher want this step to be the last? do all processes know?
         workers = default_workers() if config.num_workers is None else config.num_workers
         options = dict(num_workers=workers, prefetch_factor=config.prefetch_factor if workers else None, worker_init_fn=leave_signals,
                        pin_memory=self.compute.device.type == 'cuda', generator=torch.Generator())  # its own: a loader must not draw from the run's chance
@@ -750,15 +751,16 @@ MOST_DROPPED = 100  # steps of an epoch that may be left out
 def read_losses(self: Training):
     "Fetch the losses since the last time, and use them."
     if not self.unread: return
-    here = [loss.float() for _, loss in self.unread] + [self.lost / self.compute.ranks, torch.full_like(self.lost, self.stop.wanted)]
-    *losses, dropped, stop = self.compute.total(torch.stack(here)).tolist()
+    notes = [torch.full_like(self.lost, note) for note in (self.stop.wanted, self.enough)]
+    here = [loss.float() for _, loss in self.unread] + [self.lost / self.compute.ranks, *notes]
+    *losses, dropped, stop, enough = self.compute.total(torch.stack(here)).tolist()
     for (indices, _), loss in zip(self.unread, losses):
         if not math.isfinite(loss): continue
         self.state.loss_sum += loss * len(indices)
         self.state.counted += len(indices)
         if not self.config.disable_hard_example: self.sampler.record_loss(indices, loss)
     self.unread.clear()
-    self.state.dropped, self.stopping = round(dropped), stop > 0
+    self.state.dropped, self.stopping, self.ending = round(dropped), stop > 0, enough > 0
     self.call('after_losses', losses)
     if self.compute.scaler.get_scale() < 1e-6:
         raise FloatingPointError('the gradient is not finite, however small the loss is made: try --amp-float bfloat16 or --disable-amp')
@@ -777,10 +779,12 @@ def train_epoch(self: Training):
     for number, group in enumerate(cut(self.plan, self.config.backward_step)):
         self.learn(group)
         self.call('after_step')
-        stop_here = self.stop.wanted and self.compute.ranks == 1
+        stop_here = (self.stop.wanted or self.enough) and self.compute.ranks == 1
         if number == 0 or len(self.unread) >= READ_EVERY or stop_here: self.read_losses()
         if self.stopping: raise Interrupted
+        if self.ending: break
     self.read_losses(); self.tick()
+    if self.ending: self.config.max_epoch = self.state.epoch
 
 @patch
 def tick(self: Training):
@@ -818,7 +822,7 @@ def close_epoch(self: Training,
     "Write an epoch's row and get ready for the next."
     state, (rate, decay) = self.state, self.rates(self.state.step - 1)
     if not self.config.disable_hard_example: self.sampler.update_weights()
-    speed = self.config.draws / state.seconds
+    speed = state.drawn / state.seconds
     self.tick()
     row = dict(epoch=state.epoch, train_loss=state.loss_sum / max(state.counted, 1), eval_loss=None, psnr=None, ssim=None, flicker=None, learning_rate=rate,
                weight_decay=decay, dropped=state.dropped, samples_per_second=speed, seconds=state.seconds) | scores | self.step.report()

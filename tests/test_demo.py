@@ -1,17 +1,19 @@
 "The whole job: what it makes, that it goes on where it stopped, and that it says what is wrong."
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from inpaint_nb.demo import DemoPlan, checkpoint, choose_photos, learning_seconds, run_demo
+from inpaint_nb.demo import DemoPlan, checkpoint, choose_photos, learn, learning_seconds, run_demo
 from inpaint_nb.models import load_model
 from inpaint_nb.scenes import random_scene
 from inpaint_nb.stereo import save_picture
+from inpaint_nb.train import PlainStep, Training
 
 PLAN = DemoPlan(pictures=2, held_out=2, size=(180, 240), record=128, crop=60, seconds=2, least_learning=2, epoch=4, judged=2, judged_size=(120, 160))
 MODEL = 'model/inpaint.light_inpaint_v1.pth'
@@ -54,6 +56,47 @@ def test_again_makes_nothing_new(done, capsys):
     assert 'Nothing to learn' in capsys.readouterr().out
     assert [report.scores for report in again.reports.values()] == [report.scores for report in first.reports.values()]
 
+@pytest.fixture
+def clock(monkeypatch):
+    "A time of its own, in which a step takes ten seconds; the learning rates of the steps."
+    clock = SimpleNamespace(time=0, rates=[])
+    def slow(self, *arguments, update=PlainStep.update):
+        clock.time += 10
+        clock.rates.append(self.optimizers[0].param_groups[0]['lr'])
+        return update(self, *arguments)
+    monkeypatch.setattr(PlainStep, 'update', slow)
+    return clock
+
+def learnt(out: Path, clock, seconds: float) -> dict:
+    "Learn by a clock; what the checkpoint says of the run, which was judged and saved."
+    learn(out, PLAN, 0, seconds, progress=False, now=lambda: clock.time)
+    saved, (*_, last) = checkpoint(out), checkpoint(out)['run']['history']
+    assert saved['last_epoch'] == saved['train_kwargs']['max_epoch'] == last['epoch']
+    assert last['psnr'] > 0 and min(clock.rates) > 0
+    assert load_model(out/MODEL)[0].name == 'inpaint.light_inpaint_v1'
+    return saved['run']
+
+def test_ends_with_the_step_in_which_its_time_is_up(done, tmp_path, clock):
+    shutil.copytree(done[0]/'data', tmp_path/'data')
+    run = learnt(tmp_path, clock, seconds=95)
+    assert run['step'] == len(clock.rates) == 10 and len(run['history']) == 3  # of 4, 4 and 2 steps
+    assert len(list((tmp_path/'model/learning').glob('*.png'))) == 4
+    assert clock.rates[-1] < max(clock.rates)
+
+@pytest.mark.parametrize('seconds, steps', [(1, 1), (40, 4)])
+def test_ends_in_time_however_slow_a_step_is(done, tmp_path, clock, seconds, steps):
+    shutil.copytree(done[0]/'data', tmp_path/'data')
+    run = learnt(tmp_path, clock, seconds)
+    assert run['step'] == steps and len(run['history']) == 1
+
+def test_time_that_is_up_while_judging_costs_one_more_step(done, tmp_path, clock, monkeypatch):
+    def slow(self, evaluate=Training.evaluate):
+        clock.time += 1000
+        return evaluate(self)
+    monkeypatch.setattr(Training, 'evaluate', slow)
+    shutil.copytree(done[0]/'data', tmp_path/'data')
+    assert learnt(tmp_path, clock, seconds=500)['step'] == 9  # judged after 8
+
 RUN = '''
 import sys, torch
 from pathlib import Path
@@ -68,10 +111,10 @@ def stopped(out: Path, number: int) -> str:
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get('PYTHONPATH', '')]))
     process = subprocess.Popen([sys.executable, '-c', RUN, str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     wanted = out/'model/inpaint.light_inpaint_v1.checkpoint.pth'
-    until = time.monotonic() + 120
+    until = time.monotonic() + 240
     while not wanted.exists() and process.poll() is None and time.monotonic() < until: time.sleep(0.05)
     process.send_signal(number)
-    return process.communicate(timeout=60)[0]
+    return process.communicate(timeout=240)[0]
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
 def test_goes_on_where_it_was_stopped(tmp_path, capsys, number):

@@ -200,7 +200,7 @@ def test_signals_to_a_process(data, tmp_path, through, options):
         process = start(data, tmp_path, replace(config, resume=(tmp_path/f'{NAME}.checkpoint.pth').exists()), stop)
         while f'step {stop}' not in (line := process.stdout.readline()): assert line, (stop, process.wait())
         (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
-        output = process.communicate('go on\n', timeout=60)[0]
+        output = process.communicate('go on\n', timeout=240)[0]
         if number != signal.SIGKILL: assert process.returncode == 130 and f'of {config.max_epoch}' in output and '--resume' in output
     assert lasting(run(data, tmp_path, resume=True, **options)) == history
     assert torch.equal(weights(tmp_path/f'{NAME}.checkpoint.pth'), expected)
@@ -290,6 +290,17 @@ def test_the_seed_of_a_run_stays(data, tmp_path, capsys):
     run(data, tmp_path, max_epoch=2, resume=True, seed=5)
     assert f'seed {drawn}' in capsys.readouterr().out
     assert load_model(tmp_path/f'{NAME}.checkpoint.pth')[1]['run']['seed'] == drawn
+
+@pytest.mark.parametrize('steps', [5, 6])
+def test_a_watcher_ends_the_run(data, tmp_path, steps):
+    "In the midst of an epoch of three steps, and with one: the run is judged, saved and complete."
+    class Enough(Callback):
+        def after_step(self, run): run.enough = run.state.step == steps
+    history = run(data, tmp_path, Enough(), max_epoch=100, eval_step=100)
+    assert [row['psnr'] is not None for row in history] == [False, True]
+    file = load_model(tmp_path/f'{NAME}.checkpoint.pth')[1]
+    assert file['run']['step'] == steps and file['last_epoch'] == file['train_kwargs']['max_epoch'] == 2
+    assert torch.equal(weights(tmp_path/f'{NAME}.pth'), weights(tmp_path/f'{NAME}.checkpoint.pth'))
 
 def test_watching_changes_nothing(data, tmp_path, through):
     picture, mask = torch.rand(1, 3, 52, 52), torch.zeros(1, 1, 52, 52)
@@ -446,7 +457,7 @@ def test_two_processes_stop_and_go_on(data, tmp_path):
     while 'million weights' not in (line := process.stdout.readline()): assert line, process.wait()
     while not list((tmp_path/'tensorboard').glob('*/events*')): assert process.poll() is None; time.sleep(.02)  # from the first step on
     os.killpg(process.pid, signal.SIGINT)
-    output = process.communicate(timeout=90)[0]
+    output = process.communicate(timeout=240)[0]
     assert process.returncode != 0 and output.count('the same command with --resume goes on') == 1, output
     file = load_model(tmp_path/f'{LIGHT}.checkpoint.pth')[1]
     assert 0 < file['run']['drawn'] < 100_000
