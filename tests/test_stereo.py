@@ -14,8 +14,9 @@ from inpaint_nb.depth import DepthModel, RunningScale, create_depth_model, read_
 from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
 from inpaint_nb.models import create_model, load_model
 from inpaint_nb.scenes import random_clip, random_scene
+from inpaint_nb.fills import repeat_background
 from inpaint_nb.stereo import (PACKINGS, ClipWriter, StereoOptions, StereoViews, add_sound, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
-                               hole_to_fill, inpaint_view, make_stereo, open_views, output_files, read_frames, read_picture, repeat_background, save_picture, shot_depths, shots,
+                               inpaint_view, make_stereo, open_views, output_files, read_frames, read_picture, save_picture, shot_depths, shots,
                                side_by_side, stereo_clip, stereo_file, stereo_frames, stereo_photo, tiles_to_fill)
 from inpaint_nb.video import open_clip
 from inpaint_nb.warp import forward_warp
@@ -171,12 +172,6 @@ def test_no_divergence_changes_nothing(model):
     scene = random_scene(4, size=(64, 96))
     views = make_stereo(scene.image, scene.depth, model, divergence=0)
     assert (views.left - scene.image).abs().max() < 2e-5 and views.right_mask.max() == 0
-
-
-def test_hole_to_fill_keeps_the_hole():
-    mask = torch.tensor([0, 0.5, 1])[torch.randint(3, (1, 1, 40, 60))]
-    assert (hole_to_fill(mask)[mask > 0] == 1).all()
-    assert set(hole_to_fill(mask, 1, 1).unique().tolist()) <= {0, 1}
 
 
 # --- files -----------------------------------------------------------------------------------------------------------------
