@@ -151,12 +151,14 @@ def test_pseudo_resolution():
 
 
 def test_pseudo_is_fast_enough():
-    image, times = random_scene(3, (1080, 1920)).image, []
+    "Four pictures in a second where a sort of as many numbers takes 0.21 s: processor time, the least of several."
+    image, noise, times = random_scene(3, (1080, 1920)).image, torch.rand(1080 * 1920), {'Pseudo': [], 'sort': []}
     for seed in range(5):
-        start = time.process_time()
-        Pseudo(seed).infer(image)
-        times.append(time.process_time() - start)
-    assert sorted(times)[2] < 1 / 4
+        for name, work in {'Pseudo': lambda: Pseudo(seed).infer(image), 'sort': lambda: torch.argsort(noise)}.items():
+            start = time.process_time()
+            work()
+            times[name].append(time.process_time() - start)
+    assert min(times['Pseudo']) < 1.2 * min(times['sort'])
 
 
 @needs_photos
@@ -373,9 +375,9 @@ def test_weights_are_found_without_loading_them(name, standins, tmp_path, monkey
         patch.setattr('safetensors.torch.load_file', lambda *given, **more: pytest.fail('loads them'))
         seconds = []
         for _ in range(3):
-            start = time.monotonic()
+            start = time.process_time()
             check_weights(name), check_weights(name, folder/'weights')
-            seconds.append(time.monotonic() - start)
+            seconds.append(time.process_time() - start)
     assert min(seconds) < .2
     monkeypatch.setattr('inpaint_nb.depth.reachable', lambda address: False)
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
@@ -393,9 +395,9 @@ def test_weights_are_found_without_loading_them(name, standins, tmp_path, monkey
 
 def test_a_look_for_weights_loads_nothing(standins):
     code = ("import sys, time; from inpaint_nb.depth import check_weights\n"
-            "start = time.monotonic()\n"
+            "start = time.process_time()\n"
             "for name in ('Any_S', 'ZoeD_N', 'VDA_S', 'Pseudo', 'Files:x', 'nonsense'): check_weights(name)\n"
-            "print(time.monotonic() - start < 1, {'transformers', 'safetensors'} & set(sys.modules))")
+            "print(time.process_time() - start < 1, {'transformers', 'safetensors'} & set(sys.modules))")
     assert run(code, **standins[1]).stdout.split() == ['True', 'set()']
 
 
@@ -412,11 +414,11 @@ def test_a_server_is_asked_once(monkeypatch):
 def test_a_server_that_hangs(monkeypatch):
     "Name servers can be slower than any timeout of a socket."
     def hang(request, timeout):
-        time.sleep(5)
+        time.sleep(30)
         raise OSError('no answer')
     monkeypatch.setattr('inpaint_nb.depth.urlopen', hang)
     start = time.monotonic()
-    assert not reachable('https://huggingface.co', seconds=.3) and time.monotonic() - start < 2
+    assert not reachable('https://huggingface.co', seconds=.3) and time.monotonic() - start < 20
 
 
 def test_damaged_weights_are_named(standins, tmp_path):
@@ -628,14 +630,16 @@ def test_choose_device(monkeypatch, gpu, found, device):
 
 class OnGpu(AnyNetwork):
     "Believes that it is on a GPU, and looks at pictures without one: the mean colour is the depth, a black picture is an error, a white one has no depth."
-    def __init__(self, device='cuda'):
+    def __init__(self, device='cuda', patience=.05):
         super().__init__(torch.nn.Identity(), 'Any_S', options=DepthOptions(batch_size=3))
         self.device, self.sizes, self.inside, self.most = torch.device(device), [], 0, 0
+        self.crowded, self.patience = threading.Event(), patience  # seconds to wait for another thread to come in
 
     def look_well(self, images):
         self.inside += 1
         self.most, _ = max(self.most, self.inside), self.sizes.append(len(images))
-        time.sleep(.02)
+        if self.inside > 1: self.crowded.set()
+        self.crowded.wait(self.patience)
         self.inside -= 1
         if not images.flatten(1).any(1).all(): raise RuntimeError('black')
         depth = images.mean(1, keepdim=True)
@@ -645,7 +649,7 @@ class OnGpu(AnyNetwork):
 def at_once(function, values):
     "What a function makes of each value in a thread of its own, or its error."
     def tried(value):
-        meet.wait(10)
+        meet.wait(240)
         try: return function(value)
         except Exception as error: return error
     meet = threading.Barrier(len(values))
@@ -658,7 +662,7 @@ def test_threads_share_a_gpu():
     pictures = [torch.rand(number % 4 + 1, 3, 10, 12 + number % 2) * .9 for number in range(16)]
     for depth, images in zip(at_once(model.estimate, pictures), pictures): assert torch.equal(depth, images.mean(1, keepdim=True))
     assert model.most == 1 and max(model.sizes) == 3 and len(model.sizes) < sum(-(-len(images) // 3) for images in pictures)
-    plain = OnGpu('cpu')
+    plain = OnGpu('cpu', patience=240)
     at_once(plain.estimate, pictures[:4])
     assert plain.most > 1 and sorted(plain.sizes) == [1, 1, 2, 3, 3]
 

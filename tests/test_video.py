@@ -269,8 +269,8 @@ def test_read_after_fork(clip):
         read(0)
         child = context.Process(target=read_in_child, args=(clip, queue))
         child.start()
-        assert queue.get(timeout=20) == here
-    child.join(20)
+        assert queue.get(timeout=240) == here
+    child.join(240)
     assert child.exitcode == 0
 
 
