@@ -6,7 +6,8 @@
 __all__ = ['DEPTH_MODELS', 'normalise_depth', 'DepthModel', 'RunningScale', 'read_depth', 'write_depth', 'FileDepth', 'Pseudo',
            'DepthOptions', 'network_size', 'without_gaps', 'Gathered', 'choose_device', 'use_device', 'DepthNetwork',
            'AnyNetwork', 'ZoeNetwork', 'ProNetwork', 'SmallProNetwork', 'VideoNetwork', 'reachable', 'HubWeights',
-           'TorchHub', 'ZoeAnyNetwork', 'DepthInfo', 'create_depth_model', 'check_model_type', 'check_weights']
+           'TorchHub', 'ZoeAnyNetwork', 'Layers', 'DepthInfo', 'create_depth_model', 'check_model_type',
+           'check_weights']
 
 # %% ../nbs/01a_depth.ipynb #24f0177f
 import hashlib
@@ -62,6 +63,7 @@ class DepthModel:
     name: str = ''             # as in --model-type and in the names of records
     is_metric: bool = False    # distances underneath, not relative depth
     needs_paths: bool = False  # `infer` wants `paths`, and whole pictures
+    composes: bool = False     # records are made of pictures that bring their depth along, not of the photo's own
     resolution: int | None = None  # short side it works at, pixels: larger pictures may be made smaller first
     licence: str = ''          # of its weights, if it has any
     batch_size: int = 1        # pictures it looks at together
@@ -1154,6 +1156,19 @@ class ZoeAnyNetwork(ZoeNetwork):
         super().__init__(network, *args, **kwargs)
         network.core.prep = lambda images: images  # `prepare` has done it
 
+# %% ../nbs/01a_depth.ipynb #639dbc09
+class Layers(DepthModel):
+    "Not the depth of a photo, but photos that bring their depth along."
+    name, composes = 'Layers', True
+
+    def estimate(
+        self,
+        images: torch.Tensor,                       # B, 3, H, W; RGB, 0..1
+        paths: Sequence[str | Path] | None = None,  # not needed
+    ) -> torch.Tensor:                              # never
+        "Refuse: there is nothing to estimate."
+        raise ValueError('Layers makes pictures of its own, for training records: for the depth of a given picture choose another depth model')
+
 # %% ../nbs/01a_depth.ipynb #2332925e
 @dataclass(frozen=True)
 class DepthInfo:
@@ -1163,6 +1178,7 @@ class DepthInfo:
     usage: str                    # how it is written for --model-type
     is_metric: bool = False       # distances underneath, not relative depth
     needs_paths: bool = False     # works on whole pictures and wants their paths
+    composes: bool = False        # makes pictures with their depth, for records
     licence: str = 'Apache-2.0'   # of the weights
     weights: str = ''             # where they come from; none are needed if empty
     millions: int = 0             # numbers in them
@@ -1183,9 +1199,18 @@ def _create_pseudo(argument, options):
     return Pseudo(options.seed, options.resolution)
 
 
+def _create_layers(argument, options):
+    "`Layers`, in which there is nothing to choose."
+    if argument is not None: raise ValueError(f'Layers takes nothing after its name, but got {argument!r}')
+    if options.resolution is not None: raise ValueError('Layers knows its depth at every pixel: leave the resolution out')
+    if options.tta: raise ValueError('Layers has no network that could look twice: leave --tta out')
+    return Layers()
+
+
 DEPTH_MODELS: dict[str, DepthInfo] = {
     'Pseudo': DepthInfo('invented from the picture, follows its edges; no weights', _create_pseudo, 'Pseudo', resolution=392),
     'Files': DepthInfo('16-bit PNG or NPY from a folder, by matching name', _create_files, 'Files:FOLDER', needs_paths=True),
+    'Layers': DepthInfo('parts of photos before photos, depth exact; for records only', _create_layers, 'Layers', composes=True),
 }
 
 # %% ../nbs/01a_depth.ipynb #d17284d5

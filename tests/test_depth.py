@@ -111,7 +111,17 @@ def test_registry_agrees_with_the_models(tmp_path):
     for name, info in DEPTH_MODELS.items():
         if info.weights: continue
         model = create_depth_model(f'Files:{tmp_path}' if name == 'Files' else name)
-        assert (model.name, model.is_metric, model.needs_paths) == (name, info.is_metric, info.needs_paths)
+        assert (model.name, model.is_metric, model.needs_paths, model.composes) == (name, info.is_metric, info.needs_paths, info.composes)
+
+
+def test_layers_has_no_depth_of_a_given_picture():
+    model, images = create_depth_model('Layers'), torch.zeros(2, 3, 8, 8)
+    for ask in (model.infer, model.infer_clip, lambda images: next(model.follow(iter(images)))):
+        with pytest.raises(ValueError, match='choose another depth model'): ask(images)
+    for wrong, reason in ((dict(resolution=8), 'leave the resolution out'), (dict(tta=True), 'leave --tta out')):
+        with pytest.raises(ValueError, match=reason): create_depth_model('Layers', **wrong)
+    with pytest.raises(ValueError, match='takes nothing after its name'): create_depth_model('Layers:x')
+    check_model_type('Layers'), check_weights('Layers')
 
 
 def test_pseudo_is_a_function_of_picture_and_seed():

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from inpaint_nb.masks import (closing, dilate, dilate_edge, dilate_inner, dilate_outer, disocclusion_mask, edge_weight, erode,
-                              gaussian_blur, mask_closing)
+                              gaussian_blur, mask_closing, stretched_band)
 from inpaint_nb.warp import forward_warp
 
 GOLDEN = Path(__file__).parents[2] / 'shared' / 'reference' / 'golden'
@@ -138,3 +138,19 @@ def test_fast_enough():
     assert sorts['mask'] < 24.5 / 5
     assert sorts['filled'] < 18.5 / 5
     assert sorts['unfilled'] < 10 / 5
+
+
+@pytest.mark.parametrize('view', ['right', 'left'])
+def test_stretched_band_by_a_loop(view):
+    "The index of a backward warp moves less than 0.4 columns per column, in runs of three or more, grown by two."
+    rows = torch.rand(1, 1, 40, 60, generator=torch.Generator().manual_seed(1))
+    depth = F.avg_pool1d(rows[0], 9, 1, 4)[None]
+    index = torch.arange(60) + 0.5 * 0.01 * 60 * 90 * (depth - 0.3)
+    expected = torch.zeros_like(depth)
+    for y in range(40):
+        still = [(index[0, 0, y, x + 1] - index[0, 0, y, x]).item() < 0.4 for x in range(59)] + [False]
+        for x in range(58):
+            if all(still[x:x + 3]): expected[0, 0, y, max(x - 2, 0):x + 5] = 1
+    assert 0.05 < expected.mean() < 0.95
+    assert torch.equal(stretched_band(depth, 90, 0.3, view), expected)
+    assert not stretched_band(depth, 0, 0.3, view).any()
