@@ -69,7 +69,7 @@ def test_warp_and_masks():
 
 
 @pytest.mark.parametrize('dtype', FLOATS)
-@pytest.mark.parametrize('name', ['light_inpaint_v1', 'light_video_inpaint_v1'])
+@pytest.mark.parametrize('name', ['light_inpaint_v1', 'light_video_inpaint_v1', 'background_v1', 'background_video_v1'])
 def test_models(name, dtype, reads):
     model = there(create_model, name)
     reads.count = 0
@@ -109,7 +109,7 @@ def test_discriminators(name, dtype):
     assert answers.device == cells.device == GPU
 
 
-@pytest.mark.parametrize('name', [None, 'light_inpaint_v1', 'light_video_inpaint_v1'])
+@pytest.mark.parametrize('name', [None, 'light_inpaint_v1', 'light_video_inpaint_v1', 'background_v1', 'background_video_v1'])
 def test_stereo(name):
     model = there(create_model, name).eval() if name else None
     image, depth = torch.rand(1, 3, 128, 192, device=GPU), torch.rand(1, 1, 64, 96, device=GPU)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from inpaint_nb.models import (MODELS, LightVideoInpaintV1, create_model, frame_windows, load_model, matching_weights,
+from inpaint_nb.fills import repeat_background
+from inpaint_nb.models import (MODELS, PRETRAINED, LightVideoInpaintV1, count_macs, create_model, frame_windows,
+                               load_model, matching_weights, pretrained_cards, pretrained_file, read_checkpoint,
                                save_model, write_whole)
 
 REFERENCE = Path(__file__).parents[2] / 'shared' / 'reference'
@@ -357,6 +359,171 @@ def test_head_start_from_photos():
         assert torch.equal(after[key], source[key] if taken else before[key]) or key.startswith('patch'), key
     assert matching_weights(create_model('light_video_inpaint_v1_medium'), source) == 0
     assert matching_weights(create_model('light_inpaint_v1'), source) == 81
+
+
+# ---- the network that starts as the background
+
+OURS, FOR_CLIPS = 'inpaint_nb.background_v1', 'inpaint_nb.background_video_v1'
+NARROW = dict(channels=(8, 12, 16, 20))
+
+
+def runs_of_holes(frames=2, height=50, width=70):
+    "Noise with holes of many widths: beside each other, at both borders, and one as wide as the picture."
+    torch.manual_seed(3)
+    mask = torch.rand(frames, 1, height, width) > 0.9
+    mask = torch.nn.functional.max_pool2d(mask.float(), (1, 9), 1, (0, 4))
+    mask[..., 3, :], mask[..., 5, -9:], mask[..., 6, :9] = 1, 1, 1
+    return torch.rand(frames, 3, height, width), mask
+
+
+def awake(name, **options):
+    "A model in which no layer is silent any more."
+    torch.manual_seed(1)
+    model = create_model(name, **options).eval()
+    for weight in model.parameters():
+        if not weight.any(): torch.nn.init.normal_(weight, std=0.05)
+    return model
+
+
+def rule_of(image, mask):
+    grown = (mask > 0).clone()
+    grown[..., 1:] |= mask[..., :-1] > 0
+    return repeat_background(image, grown, skip=0), grown
+
+
+@pytest.mark.parametrize('low', [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('options', [{}, dict(gated=True, rows=True, blocks=(1, 2, 1, 6))])
+@pytest.mark.parametrize('name', [OURS, FOR_CLIPS])
+def test_a_fresh_network_is_the_rule(name, options, low):
+    model, (image, mask) = create_model(name, **NARROW, **options).eval(), runs_of_holes()
+    rule, grown = rule_of(image, mask)
+    with torch.autocast('cpu', low, enabled=low is not None): filled = model.infer(image, mask)
+    assert filled.dtype == torch.float32 and torch.equal(filled, rule)
+    filled = awake(name, **NARROW, **options).infer(image, mask)
+    changed = (filled != rule).any(1, keepdim=True)
+    assert not changed[~grown].any() and changed[grown].float().mean() > 0.9
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 40), (33, 16), (70, 47)])
+def test_any_size(size):
+    model = awake(OURS, **NARROW)
+    image, mask = runs_of_holes(height=80, width=80)
+    image, mask = image[..., :size[0], :size[1]], mask[..., :size[0], :size[1]]
+    assert model.infer(image, mask).shape == image.shape
+    if min(size) < 33: return
+    with torch.no_grad(): whole, cut = [model(*model.preprocess(image, mask), keep) for keep in (True, False)]
+    assert torch.equal(cut, whole[..., 16:-16, 16:-16])
+
+
+def test_what_is_in_the_hole_does_not_count():
+    model, (image, mask) = awake(OURS, **NARROW), runs_of_holes()
+    _, grown = rule_of(image, mask)
+    other = torch.where(grown, torch.rand_like(image), image)
+    assert torch.equal(model.infer(image, mask), model.infer(other, mask))
+
+
+def test_wide_memory_gives_the_same():
+    "Channels last, as a GPU likes it."
+    image, mask = runs_of_holes()
+    for name in (OURS, FOR_CLIPS):
+        model = awake(name, **NARROW)
+        plain = model.infer(image, mask)
+        wide = model.to(memory_format=torch.channels_last).infer(image, mask)
+        assert (plain - wide).abs().max() < 1e-5
+
+
+def test_gradient_reaches_all_weights():
+    for name in (OURS, FOR_CLIPS):
+        model = awake(name, **NARROW, rows=True).train()
+        model(*model.preprocess(*runs_of_holes(4)), skip_i2i_offset=True).square().mean().backward()
+        assert [key for key, weight in model.named_parameters() if not weight.grad.any()] == []
+        assert [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)][-1] is model.correction.conv2
+
+
+def test_bad_options_are_refused(tmp_path):
+    for wrong in (dict(channels=(8, 8)), dict(blocks=(1, 1, 1, 0))):
+        with pytest.raises(ValueError, match='four numbers each'): create_model(OURS, **wrong)
+    save_model(create_model(OURS, **NARROW, gated=True), tmp_path / 'a.pth', half=True)
+    assert load_model(tmp_path / 'a.pth')[0].kwargs == dict(channels=[8, 12, 16, 20], blocks=[1, 1, 2, 2], gated=True, rows=False)
+
+
+@pytest.mark.parametrize('frames', [1, 2, 3, 4, 7, 13])
+def test_a_stream_computes_every_frame_once(frames, monkeypatch):
+    "The same bits as each frame anew among the two before and after it; and what training sees, nearly."
+    model, (image, mask) = awake(FOR_CLIPS, **NARROW), runs_of_holes(frames)
+    encoded, encode = [], model.unet.encode
+    monkeypatch.setattr(model.unet, 'encode', lambda values: (encoded.append(len(values)), encode(values))[1])
+    filled = model.infer(image, mask)
+    assert encoded == [1] * frames
+    for n in range(frames):
+        near = slice(max(n - model.reach, 0), n + model.reach + 1)
+        assert torch.equal(model.infer(image[near], mask[near])[n - near.start], filled[n])
+    model.frames = frames
+    with torch.no_grad(): together = model(*model.preprocess(image, mask), skip_i2i_offset=True)
+    assert (together - filled).abs().max() < 1e-5
+
+
+def test_clips_in_a_batch_do_not_hear_each_other():
+    model, (image, mask) = awake(FOR_CLIPS, **NARROW), runs_of_holes(24)
+    with torch.no_grad(): both, second = [model(*model.preprocess(*part)) for part in ((image, mask), (image[12:], mask[12:]))]
+    assert (both[12:] - second).abs().max() < 1e-5
+    assert not torch.equal(model.infer(image, mask)[12:], model.infer(image[12:], mask[12:]))
+
+
+def test_a_stream_holds_few_frames():
+    "Frame n is given back before frame n + 3 is asked for."
+    model, (image, mask), asked = awake(FOR_CLIPS, **NARROW), runs_of_holes(9), []
+    def frames():
+        for n in range(9):
+            asked.append(n)
+            yield model.preprocess(image[n:n + 1], mask[n:n + 1])
+    with torch.no_grad(): ahead = [len(asked) - 1 - n for n, _ in enumerate(model.stream(frames()))]
+    assert max(ahead) == model.reach
+
+
+def test_photo_weights_begin_a_network_for_clips():
+    photo, clips, (image, mask) = awake(OURS, **NARROW), create_model(FOR_CLIPS, **NARROW).eval(), runs_of_holes(3)
+    assert matching_weights(clips, photo.state_dict()) == len(photo.state_dict())
+    alone = torch.cat([photo.infer(*frame) for frame in zip(image.split(1), mask.split(1))])
+    assert torch.equal(clips.infer(image, mask), alone)
+    assert matching_weights(clips, create_model('light_inpaint_v1').state_dict()) == 0
+
+
+def test_multiplications():
+    "At most those of iw3's network; the count by hand of one convolution."
+    light, photo, clips = [count_macs(create_model(name)) for name in ('light_inpaint_v1', OURS, FOR_CLIPS)]
+    assert photo < 0.6 * light and clips < light
+    thin = create_model(OURS)
+    assert count_macs(thin, 32, 32) == pytest.approx(photo * 32 * 32 / 1920 / 1088, rel=1e-3)
+
+
+# ---- weights that come with the package
+
+def test_shipped_weights():
+    assert pretrained_cards().keys() == PRETRAINED.keys()
+    for name, row in PRETRAINED.items():
+        path = pretrained_file(name)
+        assert path.stat().st_size < 5_000_000
+        assert {value.dtype for value in read_checkpoint(path)['state_dict'].values()} == {torch.float16}
+        model, meta = load_model('pretrained', name=name)
+        assert (model.name, path.name) == (name, row.file) and not model.training
+        assert {value.dtype for value in model.parameters()} == {torch.float32}
+        assert set(meta['card']) >= {'data', 'licences', 'recipe', 'hours', 'machine', 'numbers', 'limits'}
+        assert load_model(f'pretrained:{name}')[0].name == name
+
+
+def test_shipped_weights_for_photos_and_for_clips():
+    assert load_model('pretrained')[0].frames == 1
+    for_clips = [name for name in PRETRAINED if MODELS[name].frames > 1]
+    assert load_model('pretrained', video=True)[0].name == (for_clips or [*PRETRAINED])[0]
+
+
+def test_shipped_weights_that_are_not_there(monkeypatch, tmp_path):
+    with pytest.raises(FileNotFoundError, match='no weights of big, but of: inpaint_nb.background_v1'): load_model('pretrained:big')
+    with pytest.raises(ValueError, match='holds the model inpaint_nb.background_v1, not inpaint.light_inpaint_v1'):
+        load_model('pretrained:background_v1', name='light_inpaint_v1')
+    monkeypatch.setattr('inpaint_nb.models.files', lambda package: tmp_path)
+    with pytest.raises(FileNotFoundError, match='is missing: install inpaint_nb again'): load_model('pretrained')
 
 
 SMALL = 'light_video_inpaint_v1'
