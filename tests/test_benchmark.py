@@ -1,4 +1,5 @@
 """Judging fills: what is counted, how it is averaged, and the real stereo pairs where they are present."""
+import json
 from pathlib import Path
 
 import cv2
@@ -8,14 +9,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from inpaint_nb.benchmark import (Case, average_scores, clip_case, compare_clip_fills, compare_fills, fetch, fill_case,
-                                  fill_unknown, follow, hidden_in_left, judge_clips, judge_fills, judge_stereo,
-                                  scene_cases, stereo_case, warping_error)
-from inpaint_nb.fills import FILLERS, opencv_inpaint
-from inpaint_nb.losses import hole_flicker
+from inpaint_nb import models
+from inpaint_nb.benchmark import (BenchmarkOptions, Case, average_scores, average_widths, clip_case, compare_clip_fills,
+                                  compare_fills, fetch, fill_case, fill_unknown, follow, hidden_in_left, judge_clips,
+                                  judge_fills, judge_stereo, load_fillers, matched_disparity, measure_speed, ranked,
+                                  records_sources, roundtrip_sources, run_benchmark, scene_cases, scenes_sources,
+                                  stereo_case, stereo_sources, time_fill, warping_error)
+from inpaint_nb.depth import write_depth
+from inpaint_nb.fills import FILLERS, hole_to_fill, hole_width, opencv_inpaint
+from inpaint_nb.losses import hole_flicker, hole_psnr, hole_ssim
+from inpaint_nb.masks import disocclusion_mask
 from inpaint_nb.models import create_model
 from inpaint_nb.scenes import random_clip, random_scene
-from inpaint_nb.stereo import save_picture
+from inpaint_nb.stereo import read_picture, save_picture
 from inpaint_nb.warp import forward_warp
 
 STEREO = Path(__file__).parents[2] / 'shared/data/stereo'
@@ -115,10 +121,10 @@ def test_empty_cases_are_left_out(cases):
 def test_tables(cases):
     report = judge_fills(cases, {**FILLERS, 'network': create_model('light_inpaint_v1')})
     text, markdown = str(report).splitlines(), report._repr_markdown_().splitlines()
-    assert len(text) == 1 + 1 + 4 + 2 and len({len(line) for line in text[1:]}) == 1
-    assert len(markdown) == 2 + 4 + 2 and len({line.count('|') for line in markdown}) == 1
-    assert f'{report.averages["telea"].pooled_psnr:.2f}' in text[-1] and 'network' in text[1]
-    assert average_scores([score for score in report.scores if score.filler == 'telea']) == report.averages['telea']
+    assert len(text) == 8 + 1 + 7 and len({len(line) for line in text[1:8]}) == 1
+    assert len([line for line in markdown if '|' in line]) == 2 + 4 + 2 + 2 + 5
+    assert f'{report.averages["telea"].pooled_psnr:.2f}' in text[7] and 'network' in text[1]
+    np.testing.assert_equal(average_scores(report.by_filler['telea']), report.averages['telea'])
 
 
 # --- stereo pairs ----------------------------------------------------------------------------------------------------------
@@ -180,7 +186,7 @@ def test_wrong_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match='no stereo scenes'): judge_stereo(tmp_path)
     (tmp_path / 'scene').mkdir()
     save_picture(torch.rand(1, 3, 8, 9), tmp_path / 'scene/left.png')
-    with pytest.raises(FileNotFoundError, match='it has no right.png, disp_left.png'): judge_stereo(tmp_path)
+    with pytest.raises(FileNotFoundError, match='it has no right.png'): judge_stereo(tmp_path)
     save_picture(torch.rand(1, 3, 8, 9), tmp_path / 'scene/right.png')
     save_picture(torch.rand(1, 3, 8, 9), tmp_path / 'scene/disp_left.png')
     with pytest.raises(ValueError, match='not a 16-bit grey picture'): judge_stereo(tmp_path)
@@ -296,7 +302,7 @@ def test_judge_clips(records, capsys):
     case = clip_case(records / 'b')
     filled = fill_case(case, FILLERS['repeat background'])
     assert score.flicker == hole_flicker(filled, case.target, case.hole).item() and score.warping == warping_error(filled, case.target, case.hole).item()
-    first, second = str(report).split('\n\n')
+    first, widths, second = str(report).split('\n\n')
     assert 'seen' not in first and f'{255 * score.flicker:.2f} / {255 * score.warping:.2f}' in second and len(second.splitlines()) == 1 + 1 + 2 + 2
     assert report._repr_markdown_().count('| mean of the clips |') == 2
 
@@ -323,3 +329,101 @@ def test_contact_sheet(records):
     crop = truth[..., :64, :64]
     assert any(torch.equal(case.target[:1, :, y:y + 64, x:x + 64], crop) for y in range(33) for x in range(65))
     assert compare_clip_fills(case, {}, columns=99, side=999).shape[-2] == 2 * 98
+
+# --- the command -----------------------------------------------------------------------------------------------------------
+
+def test_widths_add_up(cases):
+    report = judge_fills(cases, {'telea': FILLERS['telea']})
+    for score in report.scores:
+        assert sum(pixels for pixels, *_ in score.widths) == score.pixels
+        error = sum(pixels * error for pixels, error, _ in score.widths) / score.pixels
+        assert abs(-10 * np.log10(error) - score.psnr) < 1e-3
+    together = average_widths(report.scores)
+    assert sum(pixels for pixels, *_ in together) == sum(score.pixels for score in report.scores)
+
+
+def test_scores_are_those_of_the_losses(cases):
+    score, = judge_fills(cases[:1], {'telea': FILLERS['telea']}).scores
+    filled = FILLERS['telea'](cases[0].image, cases[0].hole)
+    assert abs(score.psnr - hole_psnr(filled, cases[0].target, cases[0].counted)) < 1e-4
+    assert abs(score.ssim - hole_ssim(filled, cases[0].target, cases[0].counted)) < 1e-5
+
+
+def test_json_and_sheet(tmp_path):
+    options = BenchmarkOptions((), str(tmp_path / 'a.json'), str(tmp_path / 'a.png'), -1)
+    report = run_benchmark(scenes_sources(3), options, 'inpaint_benchmark scenes --number 3', progress=False)
+    written = json.loads((tmp_path / 'a.json').read_text())
+    assert written['command'] == report.command and len(written['scores']) == 3 * len(FILLERS)
+    assert written['averages']['telea']['mean_psnr'] == report.averages['telea'].mean_psnr
+    assert read_picture(tmp_path / 'a.png').shape == (1, 3, 3 * 214, (2 + len(FILLERS)) * 196)
+    assert str(report).endswith('made by: inpaint_benchmark scenes --number 3')
+    order = ranked(report, 'repeat background')
+    psnr = {score.case: score.psnr for score in report.by_filler['repeat background']}
+    assert [psnr[name] for name in order] == sorted(psnr.values())
+
+
+def test_pair_without_disparity(tmp_path):
+    write_pair(tmp_path / 'pair')
+    measured = stereo_case(tmp_path / 'pair')
+    (tmp_path / 'pair/disp_left.png').unlink()
+    matched = stereo_case(tmp_path / 'pair')
+    assert matched.name == 'pair (SGBM)' and list(stereo_sources(tmp_path)) == ['pair (SGBM)']
+    assert matched.counted.any() and (matched.counted & measured.counted).sum() > 0.3 * matched.counted.sum()
+
+
+def test_matching_finds_a_shift():
+    left = F.avg_pool2d(torch.rand(1, 3, 96, 170), 3, 1, 1)
+    found = matched_disparity(left[..., :160], left[..., 7:167])
+    assert (found > 0).float().mean() > 0.7 and (found[found > 0] - 7).abs().median() < 0.2
+
+
+def test_records_as_cases(tmp_path, cases):
+    (tmp_path / 'eval').mkdir()
+    for number, case in enumerate(cases):
+        save_picture(case.target, tmp_path / f'eval/{number}_C.png')
+        save_picture(case.hole, tmp_path / f'eval/{number}_M.png')
+    sources = records_sources(tmp_path, 2)
+    assert list(sources) == ['0', '3'] and list(records_sources(tmp_path / 'eval', None)) == ['0', '1', '2', '3']
+    case = sources['3']()
+    assert torch.equal(case.hole, cases[3].hole) and torch.equal(case.image, case.target * (1 - case.hole))
+    assert (case.target - cases[3].target).abs().max() < 0.51 / 255
+
+
+def test_there_and_back(tmp_path):
+    scene = random_scene(3, size=(96, 128))
+    for folder in ('a', 'depth'): (tmp_path / folder).mkdir()
+    for number in range(3):
+        save_picture(scene.image, tmp_path / f'a/{number:03}.png')
+        write_depth(scene.depth, tmp_path / f'depth/{number:03}.png')
+    case = roundtrip_sources(str(tmp_path / 'a'), 2, str(tmp_path / 'depth'))['a']()
+    expected = hole_to_fill(disocclusion_mask(scene.depth, 12, 0.0))
+    assert len(case.hole) == 2 and (case.hole != expected).float().mean() < 0.005
+    assert hole_width(case.hole[:, :, :, 8:-8]).max() <= 0.06 * 128 + 2
+    report = run_benchmark({'a': lambda: case}, BenchmarkOptions(gpu=-1), whole=True, progress=False)
+    score = report.scores[0]
+    filled = fill_case(case, FILLERS['repeat background'])
+    frames = [-10 * (filled[n] - case.target[n]).square().mean().log10().item() for n in range(2)]
+    assert abs(score.frame_psnr - np.mean(frames)) < 1e-3 and 'whole frames' in str(report)
+
+
+def test_no_weights_ship_until_they_do(monkeypatch, tmp_path):
+    monkeypatch.delattr(models, 'pretrained_file', raising=False)
+    with pytest.raises(FileNotFoundError, match='no weights come with this version'): load_fillers(['pretrained'])
+    models.save_model(create_model('light_inpaint_v1'), tmp_path / 'one.pth')
+    monkeypatch.setattr(models, 'pretrained_file', lambda: tmp_path / 'one.pth', raising=False)
+    assert list(load_fillers(['pretrained', str(tmp_path / 'one.pth')])) == [*FILLERS, 'pretrained', 'one']
+
+
+def test_two_models_of_one_name(tmp_path):
+    for folder in ('a', 'b'):
+        (tmp_path / folder).mkdir()
+        models.save_model(create_model('light_inpaint_v1'), tmp_path / folder / 'one.pth')
+    names = list(load_fillers([str(tmp_path / 'a/one.pth'), str(tmp_path / 'b/one.pth')]))
+    assert names == [*FILLERS, 'one', str(tmp_path / 'b/one.pth')]
+
+
+def test_speed(tmp_path):
+    rows = measure_speed(64, 96, 2, gpu=-1)
+    assert [row[0] for row in rows[1:-1]] == list(FILLERS) and all(float(row[2]) <= float(row[1]) <= float(row[3]) for row in rows[1:-1])
+    times = time_fill(FILLERS['telea'], next(scene_cases([1], (64, 96))), 3)
+    assert len(times) == 3 and times == sorted(times) and times[0] > 0

@@ -1,5 +1,5 @@
 """Whole command lines, as a user types them: exit status, one line on standard error, files."""
-import errno, os, shutil, signal, subprocess, sys, time
+import errno, json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,8 @@ from inpaint_nb import cli
 from inpaint_nb.models import create_model, save_model
 from inpaint_nb.scenes import random_scene
 
-PROGRAMS = ['inpaint_create_training_data', 'inpaint_train', 'inpaint_stereo', 'inpaint_demo']
-COMMANDS = [['inpaint_create_training_data', 'inpaint'], ['inpaint_train', 'inpaint'], ['inpaint_stereo'], ['inpaint_demo']]
+PROGRAMS = ['inpaint_create_training_data', 'inpaint_train', 'inpaint_stereo', 'inpaint_benchmark', 'inpaint_demo']
+COMMANDS = [['inpaint_create_training_data', 'inpaint'], ['inpaint_train', 'inpaint'], ['inpaint_stereo'], ['inpaint_benchmark', 'stereo'], ['inpaint_demo']]
 TINY = '--size 64 --batch-size 2 --backward-step 1 --num-samples 4 --max-epoch 2 --learning-rate-cycles 1 --num-workers 0 --eval-step 1 --save-eval-step 1 --gpu -1'.split()
 
 
@@ -85,7 +85,7 @@ def test_help_is_fast(line):
 
 
 @pytest.mark.parametrize('arguments', [['-h'], ['--nonsense']])
-@pytest.mark.parametrize('name', ['create_training_data', 'train', 'stereo', 'demo'])
+@pytest.mark.parametrize('name', ['create_training_data', 'train', 'stereo', 'benchmark', 'demo'])
 def test_no_torch_before_work(name, arguments):
     code = (f'import sys\nfrom inpaint_nb.cli import {name}\ntry: {name}({arguments})\nexcept SystemExit: pass\n'
             'print("heavy:", *sorted({"torch", "numpy", "cv2", "matplotlib"} & set(sys.modules)))')
@@ -101,13 +101,13 @@ def test_nothing_given(program):
 @pytest.mark.parametrize('line', COMMANDS, ids=' '.join)
 def test_unknown_option(line):
     required = {'inpaint_create_training_data': '--dataset-dir a -o b --prefix c --model-type Pseudo', 'inpaint_train': '-i a --model-dir b',
-                'inpaint_stereo': 'a -o b', 'inpaint_demo': 'a'}[line[0]].split()
+                'inpaint_stereo': 'a -o b', 'inpaint_benchmark': 'a', 'inpaint_demo': 'a'}[line[0]].split()
     refused(2, *line, *required, '--nonsense', says=['--nonsense'])
 
 
-@pytest.mark.parametrize('line', ['inpaint_create_training_data other -i a', 'inpaint_train other -i a'])
+@pytest.mark.parametrize('line', ['inpaint_create_training_data other -i a', 'inpaint_train other -i a', 'inpaint_benchmark other a'])
 def test_unknown_subcommand(line):
-    refused(2, *line.split(), says=[line.split()[1], 'inpaint'])
+    refused(2, *line.split(), says=[line.split()[1], 'invalid choice'])
 
 
 def test_wrong_values(root, photos):
@@ -496,3 +496,45 @@ def test_interrupted(tmp_path, records, number):
     last = done.stderr.splitlines()[-1]
     assert last.startswith('interrupted') and '--resume' in last
     assert run(*line, '--resume').returncode == 0
+
+
+# --- how good is a fill?
+
+BENCHMARKS = ['stereo', 'records', 'scenes', 'clips', 'roundtrip', 'speed']
+
+@pytest.mark.parametrize('command', BENCHMARKS)
+def test_benchmark_help(command):
+    done = run('inpaint_benchmark', command, '-h')
+    assert done.returncode == 0 and f'inpaint_benchmark {command} ' in done.stdout and '--checkpoint-file' in done.stdout
+
+
+def test_benchmark_of_records(records, models, root):
+    checkpoint = models/'inpaint.light_inpaint_v1.pth'
+    line = ['records', str(records), '--number', '1', '--gpu', '-1', '--json', str(root/'b.json'), '-o', str(root/'b.png'), '--checkpoint-file', str(checkpoint)]
+    done = run('inpaint_benchmark', *line)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((root/'b.json').read_text())
+    assert written['command'].split() == ['inpaint_benchmark', *line] and done.stdout.rstrip().endswith(written['command'])
+    assert list(written['averages']) == ['repeat background', 'repeat plain', 'telea', 'navier-stokes', checkpoint.stem]
+    assert Image.open(root/'b.png').size == (7 * 196, 214)
+
+
+def test_benchmark_of_scenes():
+    done = run('inpaint_benchmark', 'scenes', '--number', 2, '--seed', 5, '--gpu', -1)
+    assert done.returncode == 0 and 'scene 5 ' in done.stdout and 'scene 6 ' in done.stdout and 'up to 8 px' in done.stdout
+
+
+@pytest.mark.parametrize('command', ['stereo', 'records', 'clips', 'roundtrip'])
+@pytest.mark.parametrize('folder', ['nowhere', 'empty'])
+def test_benchmark_of_a_wrong_folder(tmp_path, command, folder):
+    (tmp_path/'empty').mkdir()
+    refused(1, 'inpaint_benchmark', command, tmp_path/folder, says=[str(tmp_path/folder)])
+
+
+def test_benchmark_of_wrong_values(tmp_path):
+    refused(2, 'inpaint_benchmark', 'scenes', '--number', 0, says=['1 or more, not 0'])
+    refused(2, 'inpaint_benchmark', 'scenes', '-o', 'a.gif', says=['a.gif', '.png'])
+    refused(2, 'inpaint_benchmark', 'speed', '--repeats', 0, says=['repeats', '0'])
+    refused(2, 'inpaint_benchmark', 'roundtrip', tmp_path, '--largest', 1, says=['largest', '0.5'])
+    refused(2, 'inpaint_benchmark', 'roundtrip', tmp_path, '--model-type', 'Any_X', says=['--model-type', 'Any_X'])
+    refused(1, 'inpaint_benchmark', 'scenes', '--checkpoint-file', tmp_path/'none.pth', says=['none.pth'])

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from inpaint_nb.benchmark import judge_stereo, scene_cases
-from inpaint_nb.fills import (FILLERS, background_distance, beyond_edge, blur_rows, counted_pixels, hole_to_fill, navier_stokes,
+from inpaint_nb.fills import (FILLERS, background_distance, beyond_edge, blur_rows, counted_pixels, hole_to_fill, hole_width,
+                              navier_stokes,
                               repeat_background, repeat_plain, telea)
 from inpaint_nb.scenes import random_scene
 from inpaint_nb.stereo import inpaint_view
@@ -65,6 +66,15 @@ def test_distance_is_a_slow_loop():
             for first, last in runs(hole[b, 0, y].tolist()):
                 for x in range(first, last + 1): expected[b, 0, y, x] = x - first + 1 if last == 42 else last - x + 1
     assert torch.equal(background_distance(hole), expected)
+
+
+def test_width_is_a_slow_loop():
+    _, hole = picture_and_hole(2, 3, 12, 43)
+    expected = torch.zeros_like(hole)
+    for b in range(2):
+        for y in range(12):
+            for first, last in runs(hole[b, 0, y].tolist()): expected[b, 0, y, first:last + 1] = last - first + 1
+    assert torch.equal(hole_width(hole), expected)
 
 
 def test_blur_keeps_what_is_inside():
