@@ -13,10 +13,13 @@ from inpaint_nb import datasets
 from inpaint_nb.datasets import (HardExampleSampler, InpaintDataset, grid_crop, keyed_random, list_records, make_image_records,
                                  open_picture, read_photo, read_record, record_note, thicken_mask, upright_size, write_record)
 from inpaint_nb.depth import DepthModel
+from inpaint_nb.masks import mask_closing
 from inpaint_nb.scenes import random_scene
+from inpaint_nb.warp import forward_warp
 from stopping import count_changes, run_and_stop
 
 GOLDEN = Path(__file__).parents[2]/'shared/reference/golden'
+STEREO = Path(__file__).parents[2]/'shared/data/stereo'
 golden = lambda name: pytest.mark.skipif(not (GOLDEN/name).exists(), reason=f'needs ../shared/reference/golden/{name}')
 
 
@@ -253,6 +256,82 @@ def test_interrupted(photos, records, tmp_path, kind):
     assert contents(out).items() <= contents(records).items() and contents(out) != contents(records)
 
 
+# Composed records
+
+LAYERS = dict(model_type='Layers', size=64, num_samples=1, divergence_level=2, progress=False)
+
+
+@pytest.fixture(scope='module')
+def composed(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('composed')
+    assert make_image_records(photos, folder, 'cut', **LAYERS).made
+    return folder
+
+
+def test_composed_records_do_not_depend_on_the_run(photos, composed, tmp_path):
+    for number in (2, 1): make_image_records(photos, tmp_path/'shards', 'cut', **LAYERS, shard=f'{number}/2', max_workers=3)
+    assert contents(tmp_path/'shards') == contents(composed)
+    some = sorted((tmp_path/'shards/train').glob('*_M.png'))[0]
+    for file in some.parent.glob(some.name[:-9] + '*'): file.unlink()
+    again = make_image_records(photos, tmp_path/'shards', 'cut', **LAYERS)
+    assert again.made and again.reused and contents(tmp_path/'shards') == contents(composed)
+
+
+def test_composed_records_hold_others(photos, composed):
+    "Each note names the photos whose parts stand before, never its own; no two records are one picture."
+    keys = {file: datasets.content_key(file)[:8] for file in (photos/'train').iterdir()}
+    pictures = []
+    for name in list_records(composed/'train'):
+        note = record_note(composed/'train'/f'{name}_M.png')
+        picture, mask = read_record(composed/'train', name)
+        assert len(note['helpers']) == 2 and set(note['helpers']) < set(keys.values())
+        assert mask.any() and set(np.unique(mask)) <= {0, 255} and note['parameters']['angle'] is None
+        pictures.append(picture.tobytes())
+    assert len(set(pictures)) == len(pictures)
+
+
+def test_a_photo_alone_lends_its_own_parts(tmp_path):
+    for part in ('train', 'eval'): (tmp_path/'photos'/part).mkdir(parents=True)
+    scene_photo(3).save(tmp_path/'photos/train/3.png')
+    (tmp_path/'photos/train/broken.png').write_bytes(b'broken')
+    summary = make_image_records(tmp_path/'photos', tmp_path/'out', 'cut', **LAYERS)
+    assert summary.made and list(summary.failed) == ['train/broken.png']
+    assert record_note(next((tmp_path/'out/train').glob('*_M.png')))['helpers'] == []
+
+
+def test_helpers_stay_when_photos_come():
+    "One more photo among fifty changes the choice of few."
+    files = {Path(f'{number}.png'): f'{keyed_random("ring", number).getrandbits(256):064x}' for number in range(51)}
+    few, all_files = (datasets.Helpers(dict(list(files.items())[:number]), lambda path: np.zeros(1)) for number in (50, 51))
+    chosen = [[set(helpers.choose(key, 71, key)) for key in list(files.values())[:50]] for helpers in (few, all_files)]
+    assert all(len(names) == 3 for names in chosen[0]) and sum(a == b for a, b in zip(*chosen)) >= 42
+
+
+def test_refuses_what_layers_does_not_know(photos, tmp_path):
+    for wrong, reason in ((dict(resolution=98), 'leave the resolution out'), (dict(tta=True), 'leave --tta out'), (dict(model_type='Layers:x'), 'takes nothing after its name')):
+        with pytest.raises(ValueError, match=reason): make_image_records(photos, tmp_path/'out', 'cut', **LAYERS | wrong)
+
+
+def test_least_detail(photos, records, tmp_path):
+    "Without it notes are what they were; with it plain records are left out, and the two are not mixed."
+    mask = next((records/'train').glob('*_M.png'))
+    assert 'least_detail' not in record_note(mask)['options']
+    some, none = (make(photos, tmp_path/name, least_detail=least) for name, least in (('some', 6), ('none', 255)))
+    kept = {name for name in contents(tmp_path/'some') if name.endswith('.png')}
+    assert none.made == 0 < some.made < len(list(records.rglob('*_M.png'))) and kept < set(contents(records))
+    for name in kept:
+        if name.endswith('_C.png'): assert (tmp_path/'some'/name).read_bytes() == (records/name).read_bytes()
+    with pytest.raises(ValueError, match='was made with least_detail 0.0, not 6.0'): make(photos, records, least_detail=6)
+
+
+def test_widest_holes(photos, records, tmp_path):
+    assert make(photos, tmp_path, divergence_level=4, num_samples=1).made
+    drawn = [record_note(file)['parameters'] for file in tmp_path.rglob('*_M.png')]
+    assert min(each['divergence'] for each in drawn) >= 8
+    width = lambda folder: np.mean([read_record(file.parent, file.name[:-6])[1].mean() / 255 for file in folder.rglob('*_M.png')])
+    assert width(tmp_path) > width(records)
+
+
 # Loading
 
 def test_same_batches_with_workers(records):
@@ -277,7 +356,7 @@ def test_holes_inside_every_crop(records):
 
 
 def test_colour_change_reaches_input_and_truth(records, monkeypatch):
-    dataset = InpaintDataset(records/'train')
+    dataset = InpaintDataset(records/'train', fringe=False)
     items = [dataset[0, 0, draw] for draw in range(80)]
     monkeypatch.setattr(datasets, 'jitter_colour', lambda image, rng: image)
     plain = [dataset[0, 0, draw] for draw in range(80)]
@@ -285,6 +364,59 @@ def test_colour_change_reaches_input_and_truth(records, monkeypatch):
         assert torch.equal(x[:, 16:-16, 16:-16], y) and torch.equal(mask, same)
     changed = sum(not torch.equal(x, before) for (x, *_), (before, *_) in zip(items, plain))
     assert 12 <= changed <= 36  # 23 expected
+
+
+def test_fringe_is_in_the_input_alone(records):
+    "Everything drawn before stays as it is; the truth under holes is clean, and input and truth differ right of holes only."
+    plain, dataset = (InpaintDataset(records/'train', fringe=fringe) for fringe in (False, True))
+    inner, stained = (slice(None), slice(16, -16), slice(16, -16)), 0
+    for index in range(len(dataset)):
+        x, mask, y, _ = dataset[index, 0, 3]
+        before, same, clean, _ = plain[index, 0, 3]
+        assert torch.equal(mask, same) and torch.equal(before[inner], clean)
+        hole = mask[inner].expand_as(y)
+        assert torch.equal(y[hole], clean[hole]) and (y - clean).abs().max() < 0.1
+        original = torch.from_numpy(read_record(records/'train', dataset.records[index])[1])[None] > 0
+        near = datasets.dilate_outer(mask.float()[None], 4)[0, ...][inner] > 0
+        apart = ((x[inner] - y).abs() > 0.6 / 255).any(0, keepdim=True)
+        assert not (apart & ~near & ~mask[inner]).any() and original.any()
+        stained += (apart & ~mask[inner]).sum().item()
+        assert torch.equal(dataset[index, 0, 3][0], x)
+    assert stained > 100
+    judged = InpaintDataset(records/'eval', training=False)[0]
+    assert torch.equal(judged[0][inner], judged[2])
+
+
+def test_bleeding_by_a_loop():
+    generator = torch.Generator().manual_seed(3)
+    image, mask = torch.rand(2, 3, 12, 40, generator=generator), torch.rand(2, 1, 12, 40, generator=generator) < 0.35
+    shares, rows = (0.6, 0.3, 0.1), torch.rand(12, generator=generator) + 0.5
+    expected = image.clone()
+    for b in range(2):
+        for row in range(12):
+            known = ~mask[b, 0, row]
+            for x in range(1, 40):
+                if not known[x] or known[x - 1]: continue
+                left = [column for column in range(x) if known[column]]
+                if not left: continue
+                colour = image[b, :, row, max(left[-1] - 1, 0)]
+                for place, share in enumerate(shares):
+                    if x + place >= 40 or not known[x:x + place + 1].all(): break
+                    expected[b, :, row, x + place] = image[b, :, row, x + place].lerp(colour, (share * rows[row]).clamp(0, 0.95).item())
+    torch.testing.assert_close(datasets.bleed_foreground(image, mask, shares, rows), expected)
+    assert torch.equal(datasets.bleed_foreground(image, torch.zeros_like(mask), shares), image)
+
+
+@pytest.mark.skipif(not STEREO.is_dir(), reason='needs ../shared/data/stereo')
+@pytest.mark.parametrize('scene, least, most', [('mb2003_Cones', 0.15, 0.5), ('mb2003_Teddy', 0.15, 0.5), ('mb2001_Venus', -0.1, 0.15)])
+def test_fringe_of_real_pairs(scene, least, most):
+    "As it was measured, with the most in the first pixel and hardly any in the third."
+    left, right = (torch.from_numpy(np.array(Image.open(STEREO/scene/f'{eye}.png').convert('RGB'))).permute(2, 0, 1)[None] / 255 for eye in ('left', 'right'))
+    disparity = torch.from_numpy(np.array(Image.open(STEREO/scene/'disp_left.png')).astype(np.float32) / 256)[None, None]
+    depth, widest = disparity / disparity.max(), disparity.max().item()
+    warped = forward_warp(left, depth, 100 * widest / left.shape[-1], 0, view='right')
+    fringe = datasets.measure_fringe(warped.right, mask_closing(warped.right_mask), right)
+    assert least < fringe[0] < most and fringe[2] < max(fringe[0] / 2, 0.1), fringe
 
 
 def test_colours_as_in_torchvision():
