@@ -1267,8 +1267,9 @@ def as_warped(
     "A picture as a warp and a camera would have left it."
     shares, rows = draw_fringe(rng, image.shape[-2])
     sigma = 4 / 255 * rng.random() ** 2
-    grain = np.random.default_rng(rng.getrandbits(64)).standard_normal(image.shape, np.float32)
-    truth = torch.where(mask, image, torch.from_numpy(grain).mul_(sigma).add_(image).clamp_(0, 1))
+    grain = np.random.default_rng(rng.getrandbits(64)).standard_normal(hole.shape, np.float32)
+    grain = torch.from_numpy(grain).mul_(sigma).masked_fill_(mask, 0)
+    truth = (image + grain).clamp_(0, 1)
     seen = bleed_foreground(truth, hole, shares, rows) if shares[0] else truth
     return seen.mul(255).round_().div_(255), truth
 

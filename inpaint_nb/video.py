@@ -6,10 +6,11 @@
 __all__ = ['AHEAD', 'VIDEO_ENDINGS', 'ClipError', 'ClipUnfit', 'DecordReader', 'AVReader', 'natural_order', 'frame_files',
            'PictureReader', 'Clip', 'open_clip', 'sample_frames', 'thumbnail', 'shot_change', 'number_shots',
            'ClipOptions', 'Shot', 'next_shot', 'place_frames', 'frame_paths', 'shrunk', 'clip_depth', 'crop_holes',
-           'crop_places', 'clip_crops', 'encode_clip_record', 'write_clip_files', 'write_clip_record', 'clip_note',
-           'clip_digest', 'records_of_sequence', 'finished_sequence', 'being_written', 'check_clip_records',
-           'ClipResult', 'ClipSummary', 'ClipMaker', 'list_clips', 'make_video_records', 'list_clip_records',
-           'clip_pages', 'flip_book', 'ClipBrowser', 'jitter_channels', 'VideoDataset']
+           'crop_places', 'clip_crops', 'composed_clip', 'encode_clip_record', 'write_clip_files', 'write_clip_record',
+           'clip_note', 'clip_digest', 'records_of_sequence', 'finished_sequence', 'being_written',
+           'check_clip_records', 'ClipResult', 'ClipSummary', 'ClipMaker', 'list_clips', 'middle_frame',
+           'make_video_records', 'list_clip_records', 'clip_pages', 'flip_book', 'ClipBrowser', 'jitter_channels',
+           'VideoDataset']
 
 # %% ../nbs/02a_video.ipynb #2e414f21
 import base64, hashlib, html, os, re, shutil, socket, threading, time
@@ -37,10 +38,12 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from .datasets import (
-    LEAST_HOLE, RIM, shown, PhotoError, PhotoParameters, RecordMaker, RecordOptions, RecordSummary, check_options, one_thread_each, best_crop, count_workers, digest_ends, digest_files, draw_parameters, encode_record, find_pack,
+    LEAST_HOLE, RIM, Helpers, as_warped, composed_holes, eight_bits, material, working_size,
+    shown, PhotoError, PhotoParameters, RecordMaker, RecordOptions, RecordSummary, check_options, one_thread_each, best_crop, count_workers, digest_ends, digest_files, draw_parameters, encode_record, find_pack,
     grid_crop, hard_crop, keyed_random, known_empty, list_photos, list_records, make_folder, own_share, photo_depth, photo_holes, place_photo, read_journal, read_photo, read_record, record_note,
     record_page, run_in_order, share_of, thicken_mask, write_files, write_journal)
 from .depth import DepthModel, choose_device, create_depth_model
+from .layers import draw_layers, draw_path, ground_texture, hole_detail, moving_layers
 from .masks import dilate_edge
 from .warp import match_depth
 
@@ -472,6 +475,34 @@ def clip_crops(
         if np.sum(masks[number, sample]) > LEAST_HOLE * len(pictures): crops[number, sample] = window, np.stack(masks[number, sample])
     return crops
 
+# %% ../nbs/02a_video.ipynb #1cb5dc26
+def composed_clip(
+    rng: Random,  # source of all randomness
+    frames: Sequence[np.ndarray],  # T times H,W,3 RGB uint8, behind all
+    others: Sequence[np.ndarray],  # pictures whose parts stand before them
+    parameters: PhotoParameters,  # what was drawn for this sequence
+    options: ClipOptions,
+    go_on: Callable[[], None] = lambda: None,  # called before each frame; may raise
+) -> tuple[np.ndarray, np.ndarray] | None:  # T,S,S,3 pictures and T,S,S masks; None: too little hole
+    "Things that move before the frames of a clip, cut where there is most hole."
+    chance, side = np.random.default_rng(rng.getrandbits(128)), options.size * 5 // 4
+    scene = draw_layers(chance, frames[0], others, side)
+    paths = [draw_path(chance, side / 12) for _ in scene.layers[1:]]
+    width, _ = working_size(frames[0].shape[1::-1], parameters.short_side, None)
+    pictures, masks = [], []
+    for number, frame in enumerate(frames):
+        go_on()
+        behind = ground_texture(frame, scene.window, side, scene.softness)
+        now = moving_layers(scene, paths, number, behind)
+        pictures.append(eight_bits(now.picture()))
+        masks.append(composed_holes(now, parameters, width))
+    pictures, masks = np.stack(pictures), np.stack(masks)
+    top, left, area = best_crop(masks.sum(0, dtype=np.uint8), options.size, rng, tries=4)
+    window = slice(None), slice(top, top + options.size), slice(left, left + options.size)
+    pictures, masks = pictures[window], masks[window]
+    plain = np.mean([*map(hole_detail, pictures, masks)]) < options.least_detail
+    return None if plain or area <= LEAST_HOLE * len(masks) else (pictures, masks)
+
 # %% ../nbs/02a_video.ipynb #f92ed383
 def encode_clip_record(
     pictures: np.ndarray,  # T,H,W,3 RGB uint8
@@ -625,8 +656,9 @@ class ClipMaker(RecordMaker):
         options: ClipOptions,  # what decides how they look
         model: DepthModel,  # of `create_depth_model`
         workers: int,  # threads that make records
+        helpers: Helpers | None = None,  # for a model that composes: clips whose parts may stand before others
     ):
-        super().__init__(folder, options, model)
+        super().__init__(folder, options, model, helpers=helpers)
         self.room, self.trouble = threading.BoundedSemaphore(workers + 1), None
 
     def wait_and_read(self,
@@ -731,6 +763,41 @@ def make(
 
 # %% ../nbs/02a_video.ipynb #8586f6aa
 @patch
+def look(
+    self: ClipMaker,
+    clip: Clip,  # that the sequence is of
+    source: str,  # its digest
+    shot: Shot,  # its frames
+    parameters: PhotoParameters,  # what was drawn for this sequence
+    key: tuple,  # for chance
+) -> tuple[dict, dict]:  # crops, and what else a note should say
+    "Crops of the placed frames by their depth."
+    pictures = place_frames(shot.frames, parameters)
+    if not self.model.needs_paths: shot.frames.clear()  # large frames of a large film
+    self.go_on()
+    depth_of = clip_depth(self.model, shot, frame_paths(clip, shot.numbers), pictures, parameters)
+    return clip_crops(pictures, lambda t: self.go_on() or depth_of(t), parameters, self.options, key), {}
+
+@patch
+def compose(
+    self: ClipMaker,
+    clip: Clip,  # that the sequence is of
+    source: str,  # its digest
+    shot: Shot,  # its frames
+    parameters: PhotoParameters,  # what was drawn for this sequence
+    key: tuple,  # for chance
+) -> tuple[dict, dict]:  # crops, and what else a note should say
+    "Parts of clips that move before the frames."
+    parts = self.helpers.choose(source, *key) if self.helpers else {}
+    frames = [material(Image.fromarray(frame)) for frame in shot.frames]
+    shot.frames.clear()
+    places = [(number, sample) for number in (1, 2) for sample in range(self.options.num_samples)]
+    draw = partial(composed_clip, frames=frames, others=[*parts.values()], parameters=parameters, options=self.options, go_on=self.go_on)
+    crops = {place: draw(keyed_random('layers', *key, *place)) for place in places}
+    return {place: crop for place, crop in crops.items() if crop}, {'helpers': [digest[:8] for digest in parts]}
+
+# %% ../nbs/02a_video.ipynb #db545602
+@patch
 def make_records(
     self: ClipMaker,
     clip: Clip,  # that the sequence is of
@@ -739,20 +806,16 @@ def make_records(
     shot: Shot,  # its frames
     result: ClipResult,  # what is known of it so far
 ) -> ClipResult:
-    "Place the frames, find depth and holes, write the crops."
+    "Find or make depth and holes, write the crops."
     options = self.options
     key = (options.seed, source, options.model_type, options.resolution, options.size, options.divergence_level, options.seq, options.max_fps, shot.start)
     parameters = draw_parameters(keyed_random('clip', *key), clip.size, options.divergence_level, self.model.is_metric, options.resolution, options.size)
+    if self.model.composes: parameters = replace(parameters, angle=None, edge_dilation=0)
     self.go_on()
-    pictures = place_frames(shot.frames, parameters)
-    if not self.model.needs_paths: shot.frames.clear()  # large frames of a large film
-    self.go_on()
-    try:
-        depth_of = clip_depth(self.model, shot, frame_paths(clip, shot.numbers), pictures, parameters)
-        crops = clip_crops(pictures, lambda t: self.go_on() or depth_of(t), parameters, options, key)
+    try: crops, facts = (self.compose if self.model.composes else self.look)(clip, source, shot, parameters, key)
     except PhotoError as error: return replace(result, failed=str(error))
     origin = self.origin(clip, shot.numbers)
-    note = {'options': asdict(options), 'source': source, 'depth': origin, 'start': shot.start, 'frames': shot.numbers, 'parameters': asdict(parameters), 'kept': sorted(crops)}
+    note = {'options': options.noted(), 'source': source, 'depth': origin, 'start': shot.start, 'frames': shot.numbers, 'parameters': asdict(parameters), 'kept': sorted(crops)} | facts
     files = {options.stem(source, 2 * sequence + number, sample): self.go_on() or encode_clip_record(*crop, note) for (number, sample), crop in crops.items()}
     records = {stem: digest_files(chain(*frames)) for stem, frames in files.items()}
     write_journal(self.home(source), self.line(source, sequence), self.made_with | {'name': shown(clip.path.name), 'source': source, 'depth': origin, 'start': shot.start, 'frames': shot.numbers, 'records': records})
@@ -816,6 +879,14 @@ def _one_clip(path: Path, source: str, maker: ClipMaker, workers: int, summary: 
     if trouble: summary.failed.setdefault(shown(path.name), shown(_without(path, trouble)))
 
 # %% ../nbs/02a_video.ipynb #bf7c8290
+def middle_frame(
+    path: Path,  # of a clip
+) -> np.ndarray:  # H,W,3 RGB uint8
+    "A frame to cut parts from."
+    clip = open_clip(path)
+    return material(Image.fromarray(clip[len(clip) // 2]))
+
+# %% ../nbs/02a_video.ipynb #f215ca28
 def make_video_records(
     dataset_dir: str | Path,  # a video file, a folder of videos, or of folders with frames
     data_dir: str | Path,  # where records go, one folder each: the data's `train/` or `eval/`
@@ -829,7 +900,7 @@ def make_video_records(
     batch_size: int = 2,  # frames that a depth network looks at together
     size: int = 512,  # side of a record, pixels
     num_samples: int = 1,  # crops of each of a sequence's two pictures
-    divergence_level: int = 1,  # 1, 2 or 3: how large the holes are
+    divergence_level: int = 1,  # 1, 2, 3 or 4: how large the holes are
     max_workers: int | None = None,  # threads; default: half of the processors
     tta: bool = False,  # let the depth network look at the mirrored frames as well: twice the time, fewer slips
     depth_weights: str | Path | None = None,  # folder or file with the weights of the depth network; default: download, or what was downloaded before
@@ -837,18 +908,20 @@ def make_video_records(
     gpu: int = 0,  # for depth networks; -1, or no GPU there: CPU; `Pseudo` and `Files` need none
     seed: int = 71,  # of all that is drawn
     shard: str | None = None,  # do only this part of the clips, such as 2/3: the second of three; a clip is not divided
+    least_detail: float = 0.0,  # leave out composed records with flatter ground under their holes, grey levels a pixel
     progress: bool = True,  # show a progress bar
 ) -> ClipSummary:
     "Make training records from clips; what is there already is kept."
     start = time.monotonic()
     workers, share = count_workers(max_workers), own_share(shard)
-    options = ClipOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples, divergence_level, seed, tta, max_fps, seq, skip_first, skip_interval)
+    options = ClipOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples, divergence_level, seed, tta, least_detail, max_fps, seq, skip_first, skip_interval)
     dataset_dir, data_dir = Path(dataset_dir), Path(data_dir)
     if data_dir.resolve() == dataset_dir.resolve(): raise ValueError(f'{data_dir} holds the clips: give another folder for the records')
     clips = [path for path in list_clips(dataset_dir) if path.resolve() != data_dir.resolve()]
     model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, batch_size=batch_size, device=choose_device(gpu), tta=tta)
-    maker = ClipMaker(make_folder(data_dir), options, model, workers)
     sources, summary = _sources(clips), ClipSummary()
+    helpers = Helpers(sources, middle_frame) if model.composes else None
+    maker = ClipMaker(make_folder(data_dir), options, model, workers, helpers)
     clips = share_of({path: sources.get(path, path.name) for path in clips}, share)
     for source in map(sources.get, clips):
         if source: check_clip_records(maker.home(source), options, source, model.origin())
@@ -943,10 +1016,11 @@ class VideoDataset(Dataset):
         size: int = 256,  # of the crops, pixels; more than 32
         frames: int = 12,  # of a sequence
         seed: int = 71,  # of all that is drawn
+        fringe: bool = True,  # in training: foreground beside the holes of x, and grain
     ):
         if size <= 2 * RIM: raise ValueError(f'crops of {size} pixels have no inside: use more than {2 * RIM}')
         if frames < 1: raise ValueError(f'a sequence has at least one frame, not {frames}')
-        self.folder, self.training, self.size, self.frames, self.seed = str(folder), training, size, frames, seed
+        self.folder, self.training, self.size, self.frames, self.seed, self.fringe = str(folder), training, size, frames, seed, fringe and training
         self.records, self.pack = find_pack(folder, list_clip_records)
         self.packed = {}  # record: names of its frames
         for name in (self.pack.places if self.pack else ()): self.packed.setdefault(name.partition('/')[0], []).append(name.partition('/')[2])
@@ -987,11 +1061,13 @@ def __getitem__(
     rng = keyed_random('sequence', self.seed, index, epoch, draw)
     record = self.records[index]
     pictures, mask = self.load(record, self.choose_frames(record, rng))
-    if self.training: mask = thicken_mask(mask, rng)
+    hole, mask = mask, thicken_mask(mask, rng) if self.training else mask
     holes = mask.sum((0, 1), dtype=torch.int32).clamp(max=255).numpy().astype(np.uint8)
     top, left = hard_crop(holes, self.size, rng) if self.training else grid_crop(holes, self.size)
     rows, columns = slice(top, top + self.size), slice(left, left + self.size)
     pixels = np.stack([picture[rows, columns, ::-1] for picture in pictures]).transpose(0, 3, 1, 2)
     x = torch.from_numpy(np.multiply(pixels, np.float32(1 / 255), order='C'))
     if self.training: x = jitter_channels(x, rng)
-    return x, mask[..., rows, columns].contiguous(), x[..., RIM:-RIM, RIM:-RIM], index
+    hole, mask = (part[..., rows, columns].contiguous() for part in (hole, mask))
+    x, truth = as_warped(x, hole, mask, rng) if self.fringe else (x, x)
+    return x, mask, truth[..., RIM:-RIM, RIM:-RIM], index

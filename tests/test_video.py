@@ -477,6 +477,35 @@ def test_depth_from_files(tmp_path):
         assert (masks[0] > 0).mean() > .005 and np.array_equal(*masks)
 
 
+# Composed records
+
+def test_composed_clips(clip, tmp_path):
+    "Whole records, the same with any number of workers, none made twice; two clips lend each other parts."
+    shutil.copytree(clip.parent, tmp_path/'clips')
+    write(tmp_path/'clips/other.mp4', FRAMES[::-1])
+    options = dict(model_type='Layers', size=64, seq=3, skip_interval=12)
+    summary = make(tmp_path/'clips', tmp_path/'out', max_workers=1, **options)
+    assert summary.made and not summary.failed
+    for name in list_clip_records(tmp_path/'out'):
+        note = clip_note(tmp_path/'out'/name)
+        assert len(list((tmp_path/'out'/name).iterdir())) == 6 and len(note['helpers']) == 1 and note['parameters']['angle'] is None
+        pictures, masks = zip(*(video.read_record(tmp_path/'out'/name, f'{t:04}') for t in range(3)))
+        assert not np.array_equal(pictures[0], pictures[2]) and np.mean(np.stack(masks) > 0) < .5
+    assert make(tmp_path/'clips', tmp_path/'out', **options).reused == summary.made
+    make(tmp_path/'clips', tmp_path/'again', max_workers=3, **options)
+    assert contents(tmp_path/'again') == contents(tmp_path/'out')
+
+
+def test_same_crop_of_every_frame():
+    "With nothing moving before them, the frames behind are cut alike."
+    frames = [np.full((90, 120, 3), value, np.uint8) for value in (10, 60)]
+    drawn = video.PhotoParameters('none', .5, 0, 720, 'right', None, 'BICUBIC', 6.0, False)
+    options = video.ClipOptions('p', 'Layers', size=64)
+    made = [video.composed_clip(video.keyed_random('still', number), frames, [255 - frames[0]], drawn, options) for number in range(6)]
+    pictures = np.stack([pictures for pictures, masks in filter(None, made)])
+    assert len(pictures) and {10, 60} <= {*np.unique(pictures)} and (pictures[:, 0] == 60).mean() < .02
+
+
 # Loading
 
 @pytest.fixture(scope='module')
@@ -497,8 +526,13 @@ def test_items(sequences):
     for key in ((0, 0, 0), (2, 5, 7)):
         x, mask, y, index = data[key]
         assert (x.shape, mask.shape, y.shape, mask.dtype, index) == ((12, 3, 64, 64), (12, 1, 64, 64), (12, 3, 32, 32), torch.bool, key[0])
-        assert torch.equal(y, x[..., 16:-16, 16:-16]) and mask.any((1, 2, 3)).all() and 0 <= x.min() and x.max() <= 1
+        plain = VideoDataset(sequences, size=64, fringe=False)[key]
+        assert torch.equal(plain[2], plain[0][..., 16:-16, 16:-16]) and torch.equal(plain[1], mask)
+        hole = mask[..., 16:-16, 16:-16].expand_as(y)
+        assert torch.equal(y[hole], plain[2][hole]) and mask.any((1, 2, 3)).all() and 0 <= x.min() and x.max() <= 1
         assert (mask == mask[:1]).all()
+    stains = [((y - x[..., 16:-16, 16:-16]).abs() > 1 / 255).any().item() for x, _, y, _ in (data[2, 0, draw] for draw in range(12))]
+    assert sum(stains) >= 2
 
 
 def test_order_of_time(sequences):
