@@ -537,7 +537,7 @@ def test_items(sequences):
 
 def test_order_of_time(sequences):
     "The red channel tells the frame's number; colour jitter keeps it ascending or descending."
-    data = VideoDataset(sequences, size=64)
+    data = VideoDataset(sequences, size=64, fringe=False)
     red = [data[0, 0, draw][0][:, 0, 5, 5] for draw in range(24)]
     ways = {tuple(step.diff().sign().unique().tolist()) for step in red}
     assert ways <= {(1.0,), (-1.0,), (-1.0, 0.0, 1.0), (-1.0, 1.0)} and {(1.0,), (-1.0,)} <= ways
@@ -655,7 +655,7 @@ def test_no_decoder_stays_behind(clip):
         before = threads()
         with opened.reading() as read:
             read(5)
-            assert threads() > before
+            assert threads() > before or len(os.sched_getaffinity(0)) == 1
         assert threads() == before
         with pytest.raises(ClipError), opened.reading() as read: read(10 ** 6)
         assert threads() == before
