@@ -10,8 +10,8 @@ __all__ = ['MODELS', 'PRETRAINED', 'gaussian_kernel', 'Inpainter', 'check_pair',
            'BackgroundInpainter', 'foreground_distance', 'Observed', 'observe', 'ResidualBlock', 'RowAttention',
            'BackgroundUNet', 'Correction', 'BackgroundInpaintV1', 'TimeMix', 'beside', 'with_neighbours',
            'BackgroundVideoInpaintV1', 'full_name', 'create_model', 'plain_names', 'model_state', 'packed',
-           'write_whole', 'save_model', 'read_plain', 'read_checkpoint', 'misfits', 'load_weights', 'load_model',
-           'matching_weights', 'Pretrained', 'pretrained_file', 'weights_file', 'pretrained_cards', 'count_macs']
+           'write_whole', 'save_model', 'read_plain', 'read_checkpoint', 'misfits', 'load_weights', 'Pretrained',
+           'pretrained_file', 'weights_file', 'load_model', 'matching_weights', 'pretrained_cards', 'count_macs']
 
 # %% ../nbs/03_models.ipynb #773ee0d9
 import io
@@ -984,6 +984,39 @@ def load_weights(
                          f'{len(state)} weights; take an earlier checkpoint')
     model.load_state_dict(state)
 
+# %% ../nbs/03_models.ipynb #a8649c1d
+@dataclass(frozen=True)
+class Pretrained:
+    "Weights that come with the package."
+    model: str # name of the model
+    file: str # in the folder `weights` of the package
+
+PRETRAINED: dict[str, Pretrained] = {row.model: row for row in ( # ours first; one for each file
+    Pretrained('inpaint_nb.background_v1', 'background_v1.pth'),)}
+
+def pretrained_file(
+    name: str | None = None, # of a model; None: our newest
+    video: bool = False, # without a name: one for clips, if there is one
+) -> Path: # in the package
+    "Where shipped weights lie."
+    rows = [row for row in PRETRAINED.values() if name in (None, row.model) or full_name(name) == row.model]
+    if not rows:
+        raise FileNotFoundError(f'the package brings no weights of {name}, but of: {", ".join(PRETRAINED)}; '
+                                'name one of them after "pretrained:", or a .pth file')
+    row = max(rows, key=lambda row: (MODELS[row.model].frames > 1) == video) # the first of the best
+    path = Path(str(files('inpaint_nb'))) / 'weights' / row.file
+    if not path.is_file(): raise FileNotFoundError(f'{path} is missing: install inpaint_nb again')
+    return path
+
+def weights_file(
+    path: str | Path, # a file, `pretrained`, or `pretrained:` and the name of a model
+    name: str | None = None, # of a model, for `pretrained`
+    video: bool = False, # as for `pretrained_file`
+) -> Path: # a file
+    "The checkpoint that a setting means."
+    word, _, asked = str(path).partition(':')
+    return pretrained_file(asked or name, video) if word == 'pretrained' else Path(path)
+
 # %% ../nbs/03_models.ipynb #d8bbb781
 def load_model(
     path: str | Path, # model file, training checkpoint, or `pretrained`: see `weights_file`
@@ -1018,39 +1051,6 @@ def matching_weights(
     taken = [key for key in own if part[key] not in other]
     for key in taken: own[key].copy_(state[key].view_as(own[key]))
     return len(taken)
-
-# %% ../nbs/03_models.ipynb #a8649c1d
-@dataclass(frozen=True)
-class Pretrained:
-    "Weights that come with the package."
-    model: str # name of the model
-    file: str # in the folder `weights` of the package
-
-PRETRAINED: dict[str, Pretrained] = {row.model: row for row in ( # ours first; one for each file
-    Pretrained('inpaint_nb.background_v1', 'background_v1.pth'),)}
-
-def pretrained_file(
-    name: str | None = None, # of a model; None: our newest
-    video: bool = False, # without a name: one for clips, if there is one
-) -> Path: # in the package
-    "Where shipped weights lie."
-    rows = [row for row in PRETRAINED.values() if name in (None, row.model) or full_name(name) == row.model]
-    if not rows:
-        raise FileNotFoundError(f'the package brings no weights of {name}, but of: {", ".join(PRETRAINED)}; '
-                                'name one of them after "pretrained:", or a .pth file')
-    row = max(rows, key=lambda row: (MODELS[row.model].frames > 1) == video) # the first of the best
-    path = Path(str(files('inpaint_nb'))) / 'weights' / row.file
-    if not path.is_file(): raise FileNotFoundError(f'{path} is missing: install inpaint_nb again')
-    return path
-
-def weights_file(
-    path: str | Path, # a file, `pretrained`, or `pretrained:` and the name of a model
-    name: str | None = None, # of a model, for `pretrained`
-    video: bool = False, # as for `pretrained_file`
-) -> Path: # a file
-    "The checkpoint that a setting means."
-    word, _, asked = str(path).partition(':')
-    return pretrained_file(asked or name, video) if word == 'pretrained' else Path(path)
 
 # %% ../nbs/03_models.ipynb #291de30b
 def pretrained_cards() -> dict[str, dict]: # name of the model: its card
