@@ -359,7 +359,8 @@ def stereo(
     "`inpaint_stereo`: a stereo picture from a photo, or a stereo clip from a clip."
     def work():
         places, settings = room_parameters('stereo', 'stereo_file'), room_parameters('stereo', 'StereoOptions')
-        parser = Parser('inpaint_stereo', description='Turn a photo or a clip into a stereo picture or clip; a trained model fills the holes.', epilog=NAMES)
+        parser = Parser('inpaint_stereo', epilog=f'For example: inpaint_stereo photo.jpg -o out --format anaglyph. {NAMES}',
+                        description='Turn a photo or a clip into a stereo picture or clip; a trained model, which comes with the package, fills the holes.')
         add_room(parser, places | settings, positional='photo_or_clip', short=dict(out='-o'))
         args = parser.parse_args(argv)
         from inpaint_nb.depth import choose_device

@@ -6,9 +6,10 @@
 __all__ = ['Part', 'ANAGLYPHS', 'PACKINGS', 'PICTURE_SUFFIXES', 'CLIP_SUFFIXES', 'SUFFIXES', 'SOUNDS', 'tiles_to_fill',
            'inpaint_view', 'open_views', 'fill_views', 'make_stereo', 'side_by_side', 'half_side_by_side', 'anaglyph',
            'mask_picture', 'Packing', 'eight_bits', 'save_picture', 'read_picture', 'output_files', 'bend',
-           'photo_depth', 'StereoOptions', 'stereo_photo', 'fade_windows', 'fill_stream', 'check_scale', 'frame_depth',
-           'followed', 'shot_depths', 'read_frames', 'shots', 'stereo_frames', 'add_sound', 'video_frame', 'naming',
-           'ClipWriter', 'depth_frames', 'refuse_shorter', 'stereo_clip', 'is_clip', 'stereo_file']
+           'photo_depth', 'StereoOptions', 'load_inpainter', 'stereo_photo', 'fade_windows', 'fill_stream',
+           'check_scale', 'frame_depth', 'followed', 'shot_depths', 'read_frames', 'shots', 'stereo_frames',
+           'add_sound', 'video_frame', 'naming', 'ClipWriter', 'depth_frames', 'refuse_shorter', 'stereo_clip',
+           'is_clip', 'stereo_file']
 
 # %% ../nbs/06_stereo.ipynb #02dafef9
 import itertools
@@ -37,7 +38,7 @@ from tqdm.auto import tqdm
 from .datasets import batch_of_one, make_folder, read_photo
 from .depth import DepthModel, choose_device, create_depth_model, read_depth, use_device
 from .fills import hole_to_fill, repeat_background
-from .models import load_model, write_whole
+from .models import load_model, weights_file, write_whole
 from .video import VIDEO_ENDINGS, Clip, ClipError, frame_files, frame_paths, natural_order, number_shots, open_clip
 from .warp import StereoViews, forward_warp, get_mapper
 
@@ -299,7 +300,7 @@ def photo_depth(
 @dataclass(frozen=True)
 class StereoOptions:
     "What decides how stereo pictures and clips look."
-    checkpoint_file: str | Path | None = None  # trained inpainter; without one the background is repeated
+    checkpoint_file: str | Path | None = 'pretrained'  # trained inpainter, a .pth file; pretrained: the weights that come with the package; repeat: no network, the background is repeated
     depth_file: str | Path | None = None  # depth of the photo, .png or .npy, instead of a depth model; of a clip: a folder with one for each frame
     model_type: str = 'Pseudo'  # name of the depth model, for files with their folder: Files:FOLDER
     resolution: int | None = None  # short side at which a depth model works, pixels; default: its own
@@ -335,12 +336,26 @@ class StereoOptions:
                                   batch_size=self.depth_batch_size, device=device, tta=self.tta, edge_dilation=self.edge_dilation)
 
 # %% ../nbs/06_stereo.ipynb #fe1a0fae
+def load_inpainter(
+    checkpoint_file: str | Path | None = 'pretrained',  # see `StereoOptions`; None: as `repeat`
+    device: torch.device | str = 'cpu',  # where it computes
+    video: bool = False,  # of `pretrained`: the one for clips; while there is none, the one for photos
+) -> nn.Module | None:  # in eval mode; None: repeat the background
+    "The inpainter that a setting means."
+    if checkpoint_file in (None, 'repeat'): return None
+    file = weights_file(checkpoint_file, video=video)
+    if not file.suffix and not file.exists():
+        raise ValueError(f'no checkpoint {checkpoint_file}: give pretrained, repeat, or a .pth file')
+    return load_model(file, map_location=str(device))[0]
+
 @patch
-def prepare(self: StereoOptions) -> tuple[torch.device, nn.Module | None]:  # where to compute; the inpainter
+def prepare(self: StereoOptions,
+    video: bool = False,  # for a clip
+) -> tuple[torch.device, nn.Module | None]:  # where to compute; the inpainter
     "What is needed before the first picture."
     device = use_device(choose_device(self.gpu))
     if self.gpu > 0 and device.type == 'cpu': print('no GPU found: computing on the CPU', file=sys.stderr)
-    return device, None if self.checkpoint_file is None else load_model(self.checkpoint_file, map_location=str(device))[0].eval()
+    return device, load_inpainter(self.checkpoint_file, device, video)
 
 @patch
 def warp(self: StereoOptions,
@@ -354,7 +369,7 @@ def warp(self: StereoOptions,
 def stereo_photo(
     photo: str | Path,  # picture file
     out: str | Path,  # picture file (.png, .jpg) or folder
-    checkpoint_file: str | Path | None = None,  # see `StereoOptions`
+    checkpoint_file: str | Path | None = 'pretrained',  # see `StereoOptions`
     depth_file: str | Path | None = None,  # see `StereoOptions`
     progress: bool = True,  # show a progress bar
     **kwargs,  # further fields of `StereoOptions`
@@ -686,7 +701,7 @@ def refuse_shorter(
 def stereo_clip(
     clip: str | Path,  # video file or folder of frames
     out: str | Path,  # video file (.mp4, .mkv, .mov) or folder
-    checkpoint_file: str | Path | None = None,  # see `StereoOptions`
+    checkpoint_file: str | Path | None = 'pretrained',  # see `StereoOptions`
     depth_file: str | Path | None = None,  # folder with a depth map for each frame, instead of a depth model
     progress: bool = True,  # show a progress bar
     **kwargs,  # further fields of `StereoOptions`
@@ -697,7 +712,7 @@ def stereo_clip(
     source = open_clip(clip)
     maps = None if depth_file is None else depth_frames(depth_file, source)
     refuse_shorter(files.values(), source, len(source))
-    device, model = options.prepare()
+    device, model = options.prepare(video=True)
     for path in files.values(): make_folder(path.parent)
     with ExitStack() as stack:
         writers = {name: stack.enter_context(ClipWriter(path, source, options.crf)) for name, path in files.items()}

@@ -342,6 +342,8 @@ BAD_STEREO = {
     'photos/eval/3.png -o old.png --checkpoint-file nowhere.pth': (1, 'nowhere.pth'),
     'photos/eval/3.png -o old.png --checkpoint-file text.pth': (1, 'text.pth'),
     'photos/eval/3.png -o old.png --checkpoint-file photos': (1, 'photos'),
+    'photos/eval/3.png -o old.png --checkpoint-file repaet': (1, 'repaet: give pretrained, repeat, or a .pth file'),
+    'photos/eval/3.png -o old.png --checkpoint-file pretrained:thin_air': (1, 'no weights of thin_air'),
     'photos/eval/3.png -o old.png --depth-file text.png': (1, 'text.png'),
 }
 

@@ -67,10 +67,11 @@ def test_notebooks_and_tests_import_what_comes_with_dev():
     assert imported(*code) <= distributions('requirements') | distributions('dev_requirements') | brought_along
 
 
-@pytest.mark.parametrize('script', ['inpaint_create_training_data', 'inpaint_train', 'inpaint_stereo', 'inpaint_demo'])
+@pytest.mark.parametrize('script', SETTINGS['console_scripts'].split('\n'))
 def test_console_scripts(script):
-    [entry] = entry_points(group='console_scripts', name=script)
-    assert callable(entry.load())
+    name, function = script.split('=')
+    [entry] = entry_points(group='console_scripts', name=name)
+    assert entry.value == function and callable(entry.load())
 
 
 def test_nbdev_index():

@@ -12,11 +12,11 @@ from PIL import Image
 from commands import Running, run
 from inpaint_nb.depth import DepthModel, RunningScale, create_depth_model, read_depth, write_depth
 from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
-from inpaint_nb.models import create_model, load_model
+from inpaint_nb.models import MODELS, PRETRAINED, create_model, load_model
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.fills import repeat_background
 from inpaint_nb.stereo import (PACKINGS, ClipWriter, StereoOptions, StereoViews, add_sound, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
-                               inpaint_view, make_stereo, open_views, output_files, read_frames, read_picture, save_picture, shot_depths, shots,
+                               inpaint_view, make_stereo, open_views, output_files, photo_depth, read_frames, read_picture, save_picture, shot_depths, shots,
                                side_by_side, stereo_clip, stereo_file, stereo_frames, stereo_photo, tiles_to_fill)
 from inpaint_nb.video import open_clip
 from inpaint_nb.warp import forward_warp
@@ -259,10 +259,35 @@ def test_reference_checkpoint_fills_a_photo(tmp_path, photo, name):
     "A video model takes a photo for a clip of one frame."
     checkpoint = CHECKPOINT.with_name(f'inpaint.{name}.pth')
     with_network, mask = stereo_photo(photo, tmp_path / 'network', checkpoint, divergence=8, format='full_sbs,mask', progress=False)
-    repeated, = stereo_photo(photo, tmp_path / 'repeated', divergence=8, progress=False)
+    repeated, = stereo_photo(photo, tmp_path / 'repeated', 'repeat', divergence=8, progress=False)
     with_network, repeated, mask = (np.asarray(Image.open(file)) for file in (with_network, repeated, mask))
     assert (with_network[mask > 0] != repeated[mask > 0]).any()
     assert np.array_equal(with_network[mask == 0], repeated[mask == 0])
+
+
+def test_whoever_says_nothing_gets_our_weights(tmp_path, photo):
+    "Those that come with the package fill; `repeat` asks for the rule, as `None` does in Python."
+    shown = dict(divergence=8, view='right', format='right', progress=False)
+    asked = (), ('pretrained',), ('pretrained:background_v1',), ('repeat',), (None,)
+    files = [stereo_photo(photo, tmp_path / str(number), *one, **shown)[0] for number, one in enumerate(asked)]
+    pictures = [np.asarray(Image.open(file)) for file in files]
+    assert (pictures[0] == pictures[1]).all() and (pictures[0] == pictures[2]).all()
+    assert (pictures[3] == pictures[4]).all() and (pictures[0] != pictures[3]).any()
+    image = read_picture(photo)
+    opened = StereoOptions(divergence=8, view='right').warp(image, photo_depth(photo, image))
+    for net, picture in ((load_model('pretrained')[0], pictures[0]), (None, pictures[3])):
+        assert (eight_bits(fill_views(opened, net).right) == picture).all()
+
+
+def test_photos_and_clips_have_their_weights(monkeypatch):
+    "A clip gets the model for clips, or the one for photos as long as there is no other."
+    there = {MODELS[row.model].frames > 1 for row in PRETRAINED.values()}
+    for video in (False, True):
+        _, net = StereoOptions(gpu=-1).prepare(video)
+        assert not net.training and (net.frames > 1) == (video and video in there)
+    monkeypatch.setattr('inpaint_nb.models.PRETRAINED', {})
+    assert StereoOptions('repeat', gpu=-1).prepare()[1] is None
+    with pytest.raises(FileNotFoundError, match='brings no weights'): StereoOptions(gpu=-1).prepare()
 
 
 # --- clips -----------------------------------------------------------------------------------------------------------------
@@ -673,7 +698,7 @@ def test_real_clips(tmp_path, path, monkeypatch):
     "The first twenty frames, one eye made: the other one is the clip."
     clip = open_clip(path)
     monkeypatch.setattr('inpaint_nb.stereo.open_clip', lambda _: dataclasses.replace(clip, times=clip.times[:20]))
-    out, = stereo_clip(path, tmp_path / 'a.mp4', view='right', crf=12, progress=False)
+    out, = stereo_clip(path, tmp_path / 'a.mp4', 'repeat', view='right', crf=12, progress=False)
     after = open_clip(out)
     assert len(after) == 20 and np.abs(after.times - clip.times[:20]).max() < 0.002
     for number in (0, 19): assert np.abs(after[number][:, :clip.size[0]].astype(int) - clip[number]).mean() < 2.5
