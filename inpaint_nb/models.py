@@ -565,7 +565,8 @@ def infer(self: LightVideoInpaintV1,
 # %% ../nbs/03_models.ipynb #32a83185
 class BackgroundInpainter(Inpainter):
     "What the inpainters share that start as the repeated background: a hard mask with its fringe."
-    block_size, fringe = 16, 1 # the second: pixels right of a hole that are mixed with the foreground
+    block_size = 16
+    fringe = 1 # pixels right of a hole that are mixed with the foreground
     def soften(self,
         mask: Tensor, # b 1 h w, above 0 in the hole
     ) -> Tensor: # b 1 h w, 0 or 1
@@ -603,7 +604,8 @@ def observe(
     smoothed = (plain - fill).mean(1, keepdim=True) * inside
     values = torch.cat([2 * fill - 1, inside, *near, background.log1p() / 3, smoothed], 1)
     pad = 0, -image.shape[-1] % block_size, 0, -image.shape[-2] % block_size
-    return Observed(image, hole, plain, fill, F.pad(values, pad, mode='replicate'))
+    values = F.pad(values, pad, mode='replicate').contiguous(memory_format=torch.channels_last)
+    return Observed(image, hole, plain, fill, values)
 
 # %% ../nbs/03_models.ipynb #de74b15b
 class ResidualBlock(nn.Module):
@@ -615,7 +617,8 @@ class ResidualBlock(nn.Module):
     ):
         super().__init__()
         self.gated = gated
-        self.conv1 = nn.Conv2d(channels, channels * (1 + gated), 3, padding=dilation, dilation=dilation)
+        wide = channels * (1 + gated)
+        self.conv1 = nn.Conv2d(channels, wide, 3, padding=dilation, dilation=dilation)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         for conv, gain in ((self.conv1, 1), (self.conv2, 0.3)):
             nn.init.kaiming_normal_(conv.weight, nonlinearity='relu')
@@ -637,8 +640,9 @@ class RowAttention(nn.Module):
     ):
         super().__init__()
         self.heads, self.norm = heads, nn.GroupNorm(1, channels)
-        self.to_qkv, self.out = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
-        self.slope = nn.Parameter(torch.zeros(heads, 2)) # what distance costs, to the right and to the left
+        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+        self.slope = nn.Parameter(torch.zeros(heads, 2)) # per step to the right, to the left
         nn.init.zeros_(self.out.weight), nn.init.zeros_(self.out.bias)
     def forward(self,
         x: Tensor, # b c h w
@@ -756,7 +760,8 @@ class TimeMix(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3 * channels, channels, 3, padding=1)
         self.out = nn.Conv2d(channels, channels, 1)
-        nn.init.kaiming_normal_(self.conv.weight, nonlinearity='relu'), nn.init.zeros_(self.conv.bias)
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity='relu')
+        nn.init.zeros_(self.conv.bias)
         nn.init.zeros_(self.out.weight), nn.init.zeros_(self.out.bias)
     def forward(self,
         before: Tensor, # t c h w, the frame before each frame
@@ -780,7 +785,7 @@ def beside(
 def with_neighbours(
     items: Iterable[Any], # in order
 ) -> Iterator[tuple[Any, Any, Any]]: # the one before, itself, the one after
-    "Each item between its neighbours, as soon as they are there; at the ends it is its own neighbour."
+    "Each item between its neighbours, as soon as they are there; at the ends its own neighbour."
     items = iter(items)
     for here in items:
         before = here
@@ -799,7 +804,8 @@ class BackgroundVideoInpaintV1(BackgroundInpaintV1):
         stage: int, # 2, 1, 0
     ) -> Iterator[tuple]: # the same, one stage higher
         "One stage of the way up, frame by frame."
-        trios = with_neighbours(waiting) if stage in self.mixed else ((None, one, None) for one in waiting)
+        alone = ((None, one, None) for one in waiting)
+        trios = with_neighbours(waiting) if stage in self.mixed else alone
         for before, (x, skips, seen), after in trios:
             if before: x = self.time_mix[str(stage)](before[0], x, after[0])
             yield self.unet.decode(x, skips[stage], stage), skips, seen
@@ -999,10 +1005,12 @@ def pretrained_file(
     video: bool = False, # without a name: one for clips, if there is one
 ) -> Path: # in the package
     "Where shipped weights lie."
-    rows = [row for row in PRETRAINED.values() if name in (None, row.model) or full_name(name) == row.model]
+    wanted = name and full_name(name)
+    rows = [row for row in PRETRAINED.values() if wanted in (None, row.model)]
     if not rows:
-        raise FileNotFoundError(f'the package brings no weights of {name}, but of: {", ".join(PRETRAINED)}; '
-                                'name one of them after "pretrained:", or a .pth file')
+        raise FileNotFoundError(
+            f'the package brings no weights of {name}, but of: {", ".join(PRETRAINED)}; '
+            'name one of them after "pretrained:", or a .pth file')
     row = max(rows, key=lambda row: (MODELS[row.model].frames > 1) == video) # the first of the best
     path = Path(str(files('inpaint_nb'))) / 'weights' / row.file
     if not path.is_file(): raise FileNotFoundError(f'{path} is missing: install inpaint_nb again')

@@ -21,7 +21,7 @@ from inpaint_nb.video import write_clip_record
 shared = Path(__file__).parents[2]/'shared/reference'
 golden = shared/'golden'
 needs_reference = pytest.mark.skipif(not golden.exists(), reason='needs the reference results beside the checkout')
-NAME = 'inpaint.tiny'
+NAME, OURS = 'inpaint.tiny', 'inpaint_nb.background_v1'
 
 class Tiny(Inpainter):
     "One convolution, so that many runs take little time."
@@ -261,16 +261,18 @@ def test_bfloat16(data, tmp_path):
 
 @pytest.mark.parametrize('stops, options', [
     ((1, 3), dict(discriminator='l3c', max_epoch=2, num_samples=8)), ((3,), dict(discriminator='ffc', optimizer='adamw_schedulefree')), ((2, 3), dict(discriminator='l3ce', generator_warmup_iteration=3)),
-    ((1,), dict(discriminator='ffce', disable_hard_example=True)), ((2, 3), dict(discriminator='l3cffce', optimizer='adamw_schedulefree', ema_model=True, loss='dct'))])
+    ((1,), dict(discriminator='ffce', disable_hard_example=True)), ((2, 3), dict(discriminator='l3cffce', optimizer='adamw_schedulefree', ema_model=True, loss='dct')),
+    ((2,), dict(discriminator='l3c', arch=OURS, ema_model=True))])
 def test_resume_is_exact(data, tmp_path, stops, options):
     options = dict(max_epoch=1, num_samples=16) | options
+    name = options.get('arch', NAME)
     expected = lasting(run(data, tmp_path/'through', **options))
     for number, stop in enumerate(stops):
         with pytest.raises(Interrupted, match='--resume'): run(data, tmp_path/'parts', StopAfter(stop), resume=number > 0, **options)
     assert lasting(run(data, tmp_path/'parts', resume=True, **options)) == expected
-    for file, load in ((f'{NAME}.checkpoint.pth', load_model), (f'{create_discriminator(options["discriminator"]).name}.pth', load_discriminator)):
+    for file, load in ((f'{name}.checkpoint.pth', load_model), (f'{create_discriminator(options["discriminator"]).name}.pth', load_discriminator)):
         assert torch.equal(weights(tmp_path/'parts'/file, load), weights(tmp_path/'through'/file, load))
-    one, two = [torch.load(tmp_path/f'{part}/{NAME}.checkpoint.pth', weights_only=True)['game'] for part in ('parts', 'through')]
+    one, two = [torch.load(tmp_path/f'{part}/{name}.checkpoint.pth', weights_only=True)['game'] for part in ('parts', 'through')]
     assert torch.equal(one['balance'], two['balance']) and one['steps'] == two['steps'] == 4
 
 def test_a_checkpoint_without_a_discriminator(data, tmp_path, capsys):
@@ -424,6 +426,15 @@ def test_two_processes_learn_nearly_like_one(data, tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
         rows.append([*csv.DictReader((tmp_path/f'{processes}/loss.csv').open())][-1])
     for name, near in (('train_loss', 0.01), ('psnr', 0.3), ('discriminator_loss', 0.1)): assert float(rows[0][name]) == pytest.approx(float(rows[1][name]), abs=near)
+
+# ---- the network that starts as the background
+
+def test_the_weight_is_taken_from_the_last_layer_of_ours():
+    "A fresh one answers with the rule; both gradients reach its last layer all the same."
+    step = make_step(arch=OURS)
+    assert step.last is step.model.correction.conv2.weight
+    step.accumulate(*batch(), 1)
+    assert step.balance.isfinite() and step.last.grad.any()
 
 # ---- clips
 

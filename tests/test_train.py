@@ -12,15 +12,18 @@ from torch._dynamo.utils import counters
 
 from inpaint_nb import train
 from inpaint_nb.datasets import InpaintDataset, write_record
-from inpaint_nb.losses import create_loss
+from inpaint_nb.fills import repeat_background
+from inpaint_nb.losses import create_loss, hole_psnr
 from inpaint_nb.models import MODELS, Inpainter, create_model, load_model, save_model
-from inpaint_nb.train import SCHEDULES, Callback, Interrupted, TrainConfig, decay_groups, fit, scheduler_state, train_from_folder
+from inpaint_nb.train import (SCHEDULES, Callback, Interrupted, TrainConfig, begin_with, decay_groups, fit, scheduler_state,
+                              train_from_folder)
 from inpaint_nb.video import VideoDataset, write_clip_record
 
 shared = Path(__file__).parents[2]/'shared'
 golden = shared/'reference/golden/extras_training.npz'
 needs_reference = pytest.mark.skipif(not golden.exists(), reason='needs the reference results beside the checkout')
 LIGHT, NAME = 'inpaint.light_inpaint_v1', 'inpaint.tiny'
+OURS, FOR_CLIPS = 'inpaint_nb.background_v1', 'inpaint_nb.background_video_v1'
 
 class Tiny(Inpainter):
     "One convolution, so that many runs take little time."
@@ -156,7 +159,8 @@ def through(data, tmp_path_factory):
 @pytest.mark.parametrize('stops, options', [
     ((1, 8), {}), ((3,), {}), ((5, 6), dict(backward_step=1, disable_hard_example=True)), ((2,), dict(backward_step=4)), ((4,), dict(warmup_epoch=2, loss='dct')),
     *[((2, 5), dict(optimizer=name)) for name in train.OPTIMIZERS], *[((3,), dict(optimizer=name, ema_model=True, ema_step=2, ema_decay=0.9)) for name in ('adamw', 'adamw_schedulefree')],
-    ((1,), dict(arch=LIGHT, max_epoch=1)), ((2,), dict(arch=LIGHT, max_epoch=1, amp_float='bfloat16'))])
+    ((1,), dict(arch=LIGHT, max_epoch=1)), ((2,), dict(arch=LIGHT, max_epoch=1, amp_float='bfloat16')),
+    ((2,), dict(arch=OURS, max_epoch=1, ema_model=True))])
 def test_resume_is_exact(data, tmp_path, through, stops, options):
     (history, expected), name = through(**options), options.get('arch', NAME)
     for number, stop in enumerate(stops):
@@ -334,6 +338,60 @@ def test_weights_of_the_reference_to_begin_with(data, tmp_path):
     path = shared/f'reference/checkpoints/{LIGHT}.pth'
     run(data, tmp_path, max_epoch=1, arch=LIGHT, learning_rate=1e-30, weight_decay=0, learning_rate_cosine_min=0, checkpoint_file=str(path))
     torch.testing.assert_close(weights(tmp_path/f'{LIGHT}.pth'), weights(path))
+
+# ---- the network that starts as the background
+
+STILL = dict(max_epoch=1, num_samples=2, learning_rate=1e-30, weight_decay=0, learning_rate_cosine_min=0)
+
+@pytest.fixture(scope='module')
+def dark(tmp_path_factory):
+    "Records whose holes hide what is darker than the background: easily learnt."
+    root = tmp_path_factory.mktemp('dark')
+    for part in ('train', 'eval'):
+        (root/part).mkdir()
+        for i in range(4):
+            rng, mask = np.random.RandomState(i), np.zeros((64, 64), bool)
+            mask[8:56, 20 + i:30 + i] = True
+            picture = np.kron(rng.randint(130, 150, (8, 8, 3)), np.ones((8, 8, 1))) - 60 * mask[..., None]
+            write_record(root/part, f'dark_{i}', picture.astype(np.uint8), mask)
+    return root
+
+def test_ours_starts_at_the_rule_and_gets_better(dark, tmp_path):
+    "Judged before it has moved, and after 40 steps; every weight has moved then."
+    judge = InpaintDataset(dark/'eval', training=False, size=QUICK.size)
+    x, mask, y = [torch.stack(parts) for parts in zip(*[judge[i][:3] for i in range(len(judge))])]
+    _, hole = create_model(OURS).preprocess(x, mask)
+    rule = repeat_background(x, hole, skip=0)
+    start = run(dark, tmp_path/'start', arch=OURS, eval_step=1, **STILL)[-1]['psnr']
+    inner = ..., slice(16, -16), slice(16, -16)
+    expected = [hole_psnr(*one) for one in zip(rule[inner].split(1), y.split(1), mask[inner].split(1))]
+    assert start == pytest.approx(torch.stack(expected).mean().item(), abs=1e-3)
+    history = run(dark, tmp_path/'learnt', arch=OURS, backward_step=1, num_samples=80, max_epoch=1, eval_step=1)
+    assert history[-1]['psnr'] > start + 2
+    learnt, fresh = [load_model(tmp_path/part/f'{OURS}.pth')[0].state_dict() for part in ('learnt', 'start')]
+    assert [name for name, value in learnt.items() if torch.allclose(value, fresh[name], atol=1e-7)] == []
+
+def test_ours_for_clips_begins_with_photo_weights(clips, tmp_path, capsys):
+    options = VIDEO | dict(arch=FOR_CLIPS, batch_size=1, eval_step=1)
+    still = run(clips, tmp_path/'still', checkpoint_file='pretrained:background_v1', **options | STILL)
+    count = len(create_model(OURS).state_dict())
+    assert f'{count} of the {count + 8} weights of {FOR_CLIPS} begin with it' in capsys.readouterr().out
+    photo, video = load_model('pretrained')[0], load_model(tmp_path/f'still/{FOR_CLIPS}.pth')[0].state_dict()
+    for name, value in photo.state_dict().items(): torch.testing.assert_close(video[name], value)
+    again = run(clips, tmp_path/'moved', checkpoint_file=str(tmp_path/f'still/{FOR_CLIPS}.pth'), max_epoch=1, **options)
+    assert all(np.isfinite(row[name]) for row in (*still, *again) for name in ('psnr', 'flicker', 'eval_loss'))
+    moved = load_model(tmp_path/f'moved/{FOR_CLIPS}.pth')[0].time_mix
+    assert all(value.any() for name, value in moved.named_parameters() if 'out' in name)
+
+def test_pretrained_weights_to_begin_with(data, tmp_path):
+    run(data, tmp_path, arch='background_v1', checkpoint_file='pretrained', **STILL)
+    torch.testing.assert_close(weights(tmp_path/f'{OURS}.pth'), weights('pretrained'))
+
+def test_weights_that_have_nothing_in_common():
+    with pytest.raises(ValueError, match='has no weights in common with inpaint.light_video_inpaint_v1'):
+        begin_with(create_model('light_video_inpaint_v1'), 'pretrained:background_v1')
+    with pytest.raises(ValueError, match='not inpaint.light_inpaint_v1'):
+        begin_with(create_model('light_inpaint_v1'), 'pretrained:background_v1')
 
 def test_a_full_disk_leaves_the_old_files(data, tmp_path, monkeypatch, capsys):
     "The disk is full in the second epoch only: the third writes again."
