@@ -41,7 +41,9 @@ from tqdm.auto import tqdm
 from .datasets import HardExampleSampler, InpaintDataset, make_folder
 from .depth import choose_device, use_device
 from .losses import LOSSES, create_loss, diff_augment, hole_flicker, hole_psnr, hole_ssim, is_temporal
-from .models import MODELS, Inpainter, LightVideoInpaintV1, create_model, full_name, load_model, load_weights, matching_weights, model_state, save_model, write_whole
+from .models import (
+    MODELS, PRETRAINED, Inpainter, LightVideoInpaintV1, create_model, full_name, load_model, load_weights, matching_weights,
+    model_state, save_model, weights_file, write_whole)
 from .video import VideoDataset
 
 # %% ../nbs/04_train.ipynb #4945dbe1
@@ -51,7 +53,7 @@ CLIP = LightVideoInpaintV1.frames  # of a clip to learn from
 class TrainConfig:
     "The settings of a run; names and defaults are those of the command line."
     video: bool = False  # learn from clips instead of pictures
-    arch: str | None = None  # name of the network; unless given light_inpaint_v1, or with --video light_video_inpaint_v1
+    arch: str | None = None  # name of the network; unless given light_inpaint_v1, or with --video light_video_inpaint_v1; background_v1 and background_video_v1 start as the repeated background
     loss: str | None = None  # name of the loss; unless given l1lpips or temporal_l1lpips, which need the weights of VGG16 (names without lpips and dinov2 need none)
     lpips_weights: str | None = None  # file with the weights of LPIPS; unless given they come from torchvision's cache and the package lpips
     discriminator: str | None = None  # learn against a second network as well: l3c, l3ce, ffc, ffce or l3cffce
@@ -93,7 +95,7 @@ class TrainConfig:
     amp_float: str = 'fp16'  # short numbers for most of the arithmetic: fp16 (GPU only) or bfloat16
     disable_amp: bool = False  # no numbers of 16 bits; convolutions of recent GPUs still round to TF32
     compile: bool = False  # compile the network first; pays on a GPU
-    checkpoint_file: str | None = None  # weights to begin with; with --resume not looked at, because the run has its own
+    checkpoint_file: str | None = None  # weights to begin with, pretrained: those that come with the package; with --resume not looked at, because the run has its own
     resume: bool = False  # go on with the run in the model folder
     reset_state: bool = False  # with --resume: keep only the weights of the run in the model folder
 
@@ -1368,13 +1370,20 @@ def set_aside(self: Training):
 
 def begin_with(
     model: Inpainter,  # receives the weights
-    path: str | Path,  # a model or checkpoint; for a video model also one of a photo model
+    path: str | Path,  # a model or checkpoint, `pretrained`; for a video model also one of a photo model
 ):
     "Take initial weights from a file: all of them, or those that a photo model has in common with a video model."
+    names = model.name, model.name.replace('_video', '')  # shipped for it, or for photos
+    path = weights_file(path, next((name for name in names if name in PRETRAINED), model.name))
     source = load_model(path, name=None if model.frames > 1 else model.name)[0]
-    if source.name == model.name: model.load_state_dict(source.state_dict())
-    elif source.frames > 1: raise ValueError(f'{path} holds {source.name}, not {model.name}: take another file, or --arch {source.name}')
-    else: say(f'{path} holds a photo model: {matching_weights(model, source.state_dict())} of the {len(model.state_dict())} weights of {model.name} begin with it.')
+    if source.name == model.name: return load_weights(model, source.state_dict(), path)
+    if source.frames > 1:
+        raise ValueError(f'{path} holds {source.name}, not {model.name}: take another file, '
+                         f'or --arch {source.name}')
+    if not (taken := matching_weights(model, source.state_dict())):
+        raise ValueError(f'{path} holds {source.name}, which has no weights in common with {model.name}: '
+                         'take a file of another model')
+    say(f'{path} holds a photo model: {taken} of the {len(model.state_dict())} weights of {model.name} begin with it.')
 
 def compile_model(
     model: nn.Module,  # is compiled when it is first used; its weights keep their names
