@@ -104,6 +104,36 @@ def test_flat_background_stays_flat():
     assert (filled - 0.3).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize('size', [(1, 3, 9, 17), (2, 3, 63, 40), (3, 1, 130, 61), (1, 4, 300, 50)])
+@pytest.mark.parametrize('share', [0, 0.05, 0.4, 0.95, 1])
+def test_listed_pixels_equal_whole_pictures(monkeypatch, size, share):
+    "What a CPU does, and what a GPU does."
+    from inpaint_nb import fills
+    image, hole = picture_and_hole(*size, share=share)
+    calls = [lambda: background_distance(hole), lambda: hole_width(hole)]
+    calls += [lambda skip=skip: beyond_edge(image, hole, skip) for skip in (0, 1, 5)]
+    smooth = [lambda skip=skip, by=by: repeat_background(image, hole, skip, by) for skip in (0, 1) for by in (0, 0.3, 1, 3)]
+    assert fills.hole_runs(hole) is not None
+    listed = [call() for call in calls + smooth]
+    monkeypatch.setattr(fills, 'hole_runs', lambda mask: None)
+    whole = [call() for call in calls + smooth]
+    for one, other in zip(listed[:len(calls)], whole): assert torch.equal(one, other)
+    for one, other in zip(listed, whole): assert (one - other).abs().max() < 2e-6
+
+
+def test_runs_are_a_slow_loop():
+    from inpaint_nb.fills import hole_runs
+    _, hole = picture_and_hole(2, 3, 12, 43)
+    expected = []
+    for b in range(2):
+        for y in range(12):
+            found = runs(hole[b, 0, y].tolist())
+            for (first, last), (after, _) in zip(found, [*found[1:], (43, None)]):
+                expected += [(b, y, x, first - 1, last + 1, after) for x in range(first, last + 1)]
+    assert list(zip(*(part.tolist() for part in hole_runs(hole)))) == expected
+    assert hole_runs(torch.zeros(1, 1, 4, 4, device='meta')) is None
+
+
 def test_batch_is_its_pictures():
     image, hole = picture_and_hole(3, 3, 50, 60)
     for fill in FILLERS.values():
