@@ -15,7 +15,7 @@ from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
 from inpaint_nb.models import MODELS, PRETRAINED, create_model, load_model
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.fills import repeat_background
-from inpaint_nb.stereo import (PACKINGS, ClipWriter, StereoOptions, StereoViews, add_sound, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
+from inpaint_nb.stereo import (PACKINGS, ClipWriter, StereoOptions, StereoViews, add_sound, cpu_has_matrix_units, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
                                inpaint_view, make_stereo, open_views, output_files, photo_depth, read_frames, read_picture, save_picture, shot_depths, shots,
                                side_by_side, stereo_clip, stereo_file, stereo_frames, stereo_photo, tiles_to_fill)
 from inpaint_nb.video import open_clip
@@ -74,6 +74,47 @@ def test_tiles_equal_whole_picture(model, size):
             assert (filled - whole).abs().max() < tolerance
 
 
+@pytest.fixture
+def in_full(monkeypatch):
+    "Compute in 32 bits, whatever the CPU is fast at."
+    monkeypatch.setattr('inpaint_nb.stereo.cpu_has_matrix_units', lambda: False)
+
+
+def lively(name):
+    "A network of ours whose corrections are large, and depend on what is around."
+    torch.manual_seed(0)
+    net = create_model(name).eval()
+    for part in (net.correction.conv2, *(mix.out for mix in net.time_mix.values())): torch.nn.init.normal_(part.weight, std=0.05)
+    return net
+
+
+@pytest.mark.parametrize('size', [(64, 1000), (97, 733), (700, 80), (33, 40)])
+def test_tiles_of_our_network_equal_the_whole_picture(in_full, size):
+    image, mask, net = torch.rand(1, 3, *size), spots(*size, 0.1), lively('background_v1')
+    with torch.no_grad(): whole = net.infer(image, mask)
+    weight = net.preprocess(image, mask)[1]
+    for cell in (64, 128):
+        for largest in (0, 450 ** 2):
+            filled, reported = inpaint_view(image, mask, net, cell, largest=largest)
+            assert torch.equal(reported, weight) and (filled - whole).abs().max() < 1e-5
+            assert torch.equal(filled[(weight == 0).expand_as(filled)], image[(weight == 0).expand_as(filled)])
+
+
+@pytest.mark.skipif(not cpu_has_matrix_units(), reason='this CPU has no matrix units')
+def test_short_floats_do_no_harm(in_full, monkeypatch):
+    "A third of a grey level in holes is less than a file of 8 bits keeps."
+    scene, net = random_scene(5, size=(160, 240)), load_model('pretrained')[0]
+    opened = open_views(scene.image, scene.depth, 5)
+    exact = fill_views(opened, net)
+    monkeypatch.setattr('inpaint_nb.stereo.cpu_has_matrix_units', lambda: True)
+    short = fill_views(opened, net)
+    pairs = (exact.left, short.left, exact.left_mask), (exact.right, short.right, exact.right_mask)
+    for one, other, mask in pairs:
+        assert one.dtype == other.dtype == torch.float32
+        inside = ((one - other).abs() * 255)[mask.expand_as(one) > 0]
+        assert 0 < inside.max() < 3 and inside.mean() < 0.3
+
+
 @needs_checkpoint
 def test_tiles_equal_whole_picture_with_reference_weights():
     model, _ = load_model(CHECKPOINT)
@@ -83,21 +124,23 @@ def test_tiles_equal_whole_picture_with_reference_weights():
     assert (inpaint_view(image, mask, model, cell=64, largest=0)[0] - whole).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize('step, early', [(64, 1), (16, 0)])
 @pytest.mark.parametrize('largest', [0, 300 ** 2, 2 ** 21])
-def test_tiles_cover_each_hole(largest):
+def test_tiles_cover_each_hole(largest, step, early):
     for seed in range(20):
         torch.manual_seed(seed)
         height, width = torch.randint(1, 700, (2,)).tolist()
         mask = spots(height, width, 0.02)
         covered = torch.zeros_like(mask)
-        for keep, around in (tiles := tiles_to_fill(mask, cell=128, margin=64, largest=largest)):
+        for keep, around in (tiles := tiles_to_fill(mask, 128, 64, largest, step, early)):
             covered[(..., *keep)] += 1
             for inner, outer, end in zip(keep, around, (height, width)):
                 assert 0 <= outer.start <= inner.start < inner.stop <= outer.stop <= end
-                assert inner.start % 64 == 0 and outer.start % 64 == 0
+                assert inner.start % step == 0 and outer.start % step == 0
+                assert outer.stop == end or (outer.stop + early) % step == 0
         assert (covered[mask > 0] > 0).all() and (largest or covered.max() <= 1)
         looked_at = [math.prod(side.stop - side.start for side in around) for _, around in tiles]
-        alone = [math.prod(side.stop - side.start for side in around) for _, around in tiles_to_fill(mask, cell=128, margin=64, largest=0)]
+        alone = [math.prod(side.stop - side.start for side in around) for _, around in tiles_to_fill(mask, 128, 64, 0, step, early)]
         assert sum(looked_at) <= sum(alone) and max(looked_at, default=0) <= max(largest, max(alone, default=0)) and len(tiles) <= len(alone)
 
 
@@ -466,6 +509,43 @@ def test_windows_equal_the_whole_clip(frames):
     streamed = torch.cat([views.right for views in fill_stream(iter(opened), network)])
     whole = fill_views(StereoViews(*[None if part[0] is None else torch.cat(part) for part in zip(*opened)]), network).right
     assert len(streamed) == frames and (streamed - whole).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize('frames', [0, 1, 2, 3, 4, 13])
+@pytest.mark.parametrize('view', ['both', 'left', 'right'])
+def test_our_stream_equals_the_whole_clip(in_full, frames, view):
+    "To the bit; and each frame goes down the network once."
+    net, looked = lively('background_video_v1'), []
+    scenes = random_clip(3, max(frames, 1), (64, 96))[:frames]
+    opened = [open_views(scene.image, scene.depth, 6, view=view) for scene in scenes]
+    encode = net.unet.encode
+    net.unet.encode = lambda values: looked.append(1) or encode(values)
+    streamed = list(fill_stream(iter(opened), net))
+    assert len(streamed) == frames and len(looked) == frames * (2 if view == 'both' else 1)
+    for eye, turn in (('left', lambda x: x.flip(-1)), ('right', lambda x: x)) if frames else ():
+        pictures, masks = ([getattr(views, name) for views in opened] for name in (eye, f'{eye}_mask'))
+        found = [getattr(views, eye) for views in streamed]
+        if masks[0] is None:
+            assert torch.equal(torch.cat(found), torch.cat(pictures))
+            continue
+        whole = turn(net.infer(turn(torch.cat(pictures)), turn(torch.cat(masks))))
+        assert torch.equal(torch.cat(found), whole)
+        weight = turn(net.preprocess(turn(torch.cat(pictures)), turn(torch.cat(masks)))[1])
+        assert torch.equal(torch.cat([getattr(views, f'{eye}_mask') for views in streamed]), weight)
+
+
+def test_our_stream_is_constant(in_full):
+    "Frames go out at most three after they came in, and none is worked out in short floats."
+    net, read = lively('background_video_v1'), [0]
+    scene = random_scene(3, size=(32, 48))
+    def items():
+        for _ in range(12):
+            read[0] += 1
+            assert not torch.is_autocast_enabled('cpu')
+            yield open_views(scene.image, scene.depth, 6)
+    for count, _ in enumerate(fill_stream(items(), net)):
+        assert read[0] - count <= 4 and not torch.is_autocast_enabled('cpu')
+    assert read[0] == 12
 
 
 @pytest.mark.parametrize('length, overlap', [(1, 0), (5, 2), (12, 3), (24, 8)])
