@@ -10,7 +10,7 @@ __all__ = ['WIDTHS', 'Case', 'scene_cases', 'Score', 'Average', 'decibels', 'ave
            'stereo_case', 'stereo_sources', 'judge_stereo', 'compare_fills', 'label', 'where_most_hole', 'ranked',
            'case_strip', 'score_sheet', 'Paths', 'fetch', 'optical_flow', 'follow', 'warping_errors', 'warping_error',
            'clip_case', 'judge_clips', 'compare_clip_fills', 'roundtrip_case', 'spread_evenly', 'record_case',
-           'records_sources', 'scenes_sources', 'clips_sources', 'roundtrip_sources', 'pretrained', 'load_fillers',
+           'records_sources', 'scenes_sources', 'clips_sources', 'roundtrip_sources', 'load_fillers',
            'BenchmarkOptions', 'run_benchmark', 'time_fill', 'check_speed', 'measure_speed']
 
 # %% ../nbs/07_benchmark.ipynb #e5daf552
@@ -711,28 +711,23 @@ def roundtrip_sources(
     return {clip.stem: partial(roundtrip_case, clip, depth_file, frames, model_type, largest) for clip in clips}
 
 # %% ../nbs/07_benchmark.ipynb #59dc02d8
-def pretrained() -> Path:  # file of a model
-    "The weights that come with the package."
-    found = getattr(models, 'pretrained_file', None)
-    if found is None: raise FileNotFoundError('no weights come with this version: give a file that inpaint_train wrote instead of pretrained')
-    return Path(found())
-
 def load_fillers(
-    checkpoint_file: list[str] = (),  # of models, or `pretrained`
+    checkpoint_file: list[str] = (),  # of models; see `inpaint_nb.models.weights_file`
     device: torch.device | str = 'cpu',  # where models compute
+    video: bool = False,  # of `pretrained`: the one for clips, if there is one
 ) -> dict[str, Filler | nn.Module]:  # by the name they get in the table
     "The classical fillers, and these models."
     fillers = dict(FILLERS)
     for file in checkpoint_file:
-        path = pretrained() if file == 'pretrained' else Path(file)
-        name = file if file == 'pretrained' or path.stem in fillers else path.stem
-        fillers[name] = models.load_model(path, map_location=str(device))[0].eval()
+        path = models.weights_file(file, video=video)
+        name = file if path != Path(file) or path.stem in fillers else path.stem
+        fillers[name] = models.load_model(path, map_location=str(device))[0]
     return fillers
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
     "What all kinds of benchmarks have in common."
-    checkpoint_file: list[str] = ()  # models to judge beside the classical fillers, any number; pretrained: the weights that come with the package
+    checkpoint_file: list[str] = ()  # models to judge beside the classical fillers, any number; pretrained: the weights that come with the package; pretrained:NAME: those of one model
     json: str | None = None  # file for all numbers
     sheet: str | None = None  # picture file for cases from the worst to the best (.png, .jpg)
     gpu: int = 0  # number of the GPU for models; -1, or no GPU there: CPU
@@ -741,16 +736,17 @@ class BenchmarkOptions:
         if self.sheet and Path(self.sheet).suffix.lower() not in ('.png', '.jpg', '.jpeg'):
             raise ValueError(f'{self.sheet}: a sheet is written as .png, .jpg or .jpeg')
 
-# %% ../nbs/07_benchmark.ipynb #057f6170
+# %% ../nbs/07_benchmark.ipynb #0cbd5c6c
 def run_benchmark(
     sources: dict[str, Callable[[], Case]],  # cases by name
     options: BenchmarkOptions = BenchmarkOptions(),
     command: str = '',  # that asks for it, for the report
     whole: bool = False,  # show what whole frames score
     progress: bool = True,  # show a bar
+    video: bool = False,  # the cases are clips
 ) -> Report:  # also written where the options say
     "Judge all fillers on all cases."
-    fillers = load_fillers(options.checkpoint_file, use_device(choose_device(options.gpu)))
+    fillers = load_fillers(options.checkpoint_file, use_device(choose_device(options.gpu)), video)
     lpips = local_lpips()
     bar = tqdm(sources.values(), 'judging', unit=' cases', disable=not progress)
     report = judge_fills((make() for make in bar), fillers, lpips)

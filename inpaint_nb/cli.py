@@ -378,12 +378,12 @@ def stereo(
 # %% ../nbs/08_cli.ipynb #930af30d
 BENCHMARKS = dict(
     stereo=('Judge fills on stereo pairs: folders with left.png, right.png and disp_left.png (16 bits, pixels times 256); without it the disparity is matched, and marked in the table.',
-            'pairs --checkpoint-file models/one/inpaint.light_inpaint_v1.pth -o sheet.jpg'),
+            'pairs --checkpoint-file pretrained models/one/inpaint.light_inpaint_v1.pth -o sheet.jpg'),
     records=('Judge fills on image records, those in eval/ if there is such a folder.', 'data/images --number 100 --json records.json'),
     scenes=('Judge fills on procedural scenes, whose second view is known.', '--number 50 --divergence 6'),
-    clips=('Judge fills on video records, also over time.', 'data/films/eval --frames 12 --checkpoint-file models/film/inpaint.light_video_inpaint_v1.pth'),
+    clips=('Judge fills on video records, also over time.', 'data/films/eval --frames 12 --checkpoint-file pretrained pretrained:background_v1'),
     roundtrip=('Judge fills of holes from a way there and back, on whole frames too: clips, or folders of frames such as those of DAVIS.', 'DAVIS/JPEGImages/480p --json davis.json'),
-    speed=('Time fills of one right view.', '--checkpoint-file models/one/inpaint.light_inpaint_v1.pth --gpu -1'))
+    speed=('Time fills of one right view.', '--checkpoint-file pretrained models/one/inpaint.light_inpaint_v1.pth --gpu -1'))
 
 def benchmark_parser() -> tuple[Parser, dict[str, Parser]]:
     "The parser of `inpaint_benchmark`, and those of its commands."
@@ -413,7 +413,8 @@ def benchmark(
                 options = room.BenchmarkOptions(**taken(args, room_parameters('benchmark', 'BenchmarkOptions')))
         if args.command == 'speed': return print(*room.text_table(room.measure_speed(**taken(args, own))), sep='\n')
         line = shlex.join(['inpaint_benchmark', *map(str, sys.argv[1:] if argv is None else argv)])
-        print(room.run_benchmark(sources, options, line, whole=args.command == 'roundtrip'))
+        of_clips = args.command in ('clips', 'roundtrip')
+        print(room.run_benchmark(sources, options, line, whole=args.command == 'roundtrip', video=of_clips))
 
     return finish(work, 'nothing was written; the same command begins again', argv)
 

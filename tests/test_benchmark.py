@@ -406,12 +406,15 @@ def test_there_and_back(tmp_path):
     assert abs(score.frame_psnr - np.mean(frames)) < 1e-3 and 'whole frames' in str(report)
 
 
-def test_no_weights_ship_until_they_do(monkeypatch, tmp_path):
-    monkeypatch.delattr(models, 'pretrained_file', raising=False)
-    with pytest.raises(FileNotFoundError, match='no weights come with this version'): load_fillers(['pretrained'])
+def test_weights_that_ship_beside_a_file(tmp_path):
     models.save_model(create_model('light_inpaint_v1'), tmp_path / 'one.pth')
-    monkeypatch.setattr(models, 'pretrained_file', lambda: tmp_path / 'one.pth', raising=False)
-    assert list(load_fillers(['pretrained', str(tmp_path / 'one.pth')])) == [*FILLERS, 'pretrained', 'one']
+    asked = ['pretrained', 'pretrained:background_v1', str(tmp_path / 'one.pth')]
+    fillers = load_fillers(asked)
+    assert list(fillers) == [*FILLERS, *asked[:2], 'one'] and not any(fillers[name].training for name in asked[:2])
+    assert [fillers[name].name for name in asked[:2]] == ['inpaint_nb.background_v1'] * 2
+    there = any(models.MODELS[row.model].frames > 1 for row in models.PRETRAINED.values())
+    assert (load_fillers(['pretrained'], video=True)['pretrained'].frames > 1) == there
+    with pytest.raises(FileNotFoundError, match='no weights of thin_air'): load_fillers(['pretrained:thin_air'])
 
 
 def test_two_models_of_one_name(tmp_path):
