@@ -8,15 +8,15 @@ __all__ = ['PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS',
            'keyed_random', 'draw_divergence', 'PhotoParameters', 'working_size', 'draw_parameters', 'place_photo',
            'photo_holes', 'two_pictures', 'window_sums', 'draw_places', 'best_crop', 'encode_png', 'parse_note',
            'record_note', 'encode_record', 'write_files', 'write_record', 'RecordOptions', 'PhotoError', 'PhotoUnfit',
-           'open_photo', 'photo_depth', 'photo_crops', 'material', 'composed_holes', 'eight_bits', 'composed_crop',
-           'composed_crops', 'Helpers', 'read_material', 'options_of', 'check_options', 'records_of',
-           'finished_records', 'record_label', 'check_records', 'digest_files', 'write_journal', 'read_journal',
-           'read_split', 'known_empty', 'own_share', 'share_of', 'digest_ends', 'content_key', 'share_keys',
-           'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult', 'RecordSummary', 'shown', 'RecordMaker',
-           'make_folder', 'make_image_records', 'list_records', 'read_record', 'record_sheet', 'record_page',
-           'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop', 'adjust_brightness',
-           'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'measure_fringe', 'bleed_foreground',
-           'draw_fringe', 'as_warped', 'Pack', 'record_stamps', 'find_pack', 'InpaintDataset', 'HardExampleSampler']
+           'open_photo', 'photo_depth', 'photo_crops', 'material', 'eight_bits', 'draw_widest', 'composed_side',
+           'as_composed', 'composed_crop', 'composed_crops', 'Helpers', 'read_material', 'options_of', 'check_options',
+           'records_of', 'finished_records', 'record_label', 'check_records', 'digest_files', 'write_journal',
+           'read_journal', 'read_split', 'known_empty', 'own_share', 'share_of', 'digest_ends', 'content_key',
+           'share_keys', 'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult', 'RecordSummary', 'shown',
+           'RecordMaker', 'make_folder', 'make_image_records', 'list_records', 'read_record', 'record_sheet',
+           'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop',
+           'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'measure_fringe',
+           'Pack', 'record_stamps', 'find_pack', 'InpaintDataset', 'HardExampleSampler']
 
 # %% ../nbs/02_datasets.ipynb #6408ed43
 import hashlib, html, json, math, os, random, re, signal, struct, tempfile, threading, time, warnings, zlib
@@ -45,7 +45,7 @@ from tqdm.auto import tqdm
 
 from . import __version__
 from .depth import DepthModel, choose_device, create_depth_model
-from .layers import LayeredPhoto, draw_layers, hole_detail
+from .layers import LayeredPhoto, draw_layers, hole_detail, layered_record
 from .masks import dilate_edge, dilate_inner, dilate_outer, disocclusion_mask, mask_closing
 from .warp import get_mapper, match_depth
 
@@ -472,16 +472,6 @@ def material(
     size = tuple(round(side * scale) for side in image.size)
     return np.asarray(image.resize(size, Image.Resampling.BOX) if scale < 1 else image)
 
-def composed_holes(
-    scene: LayeredPhoto,
-    parameters: PhotoParameters,  # what was drawn for the photo behind all
-    width: int,  # of the whole photo, pixels, that the divergence is a percentage of
-) -> np.ndarray:  # H,W bool, True in the hole
-    "Holes of a composed picture, as wide as in the whole photo."
-    depth = torch.from_numpy(np.ascontiguousarray(scene.seen_depth(), np.float32))[None, None]
-    divergence = parameters.divergence * width / depth.shape[-1]
-    return photo_holes(depth, replace(parameters, divergence=divergence))
-
 def eight_bits(
     picture: np.ndarray,  # any shape, 0..1
 ) -> np.ndarray:  # as `picture`, uint8
@@ -489,23 +479,51 @@ def eight_bits(
     return (picture * 255).round().astype(np.uint8)
 
 # %% ../nbs/02_datasets.ipynb #d6ce5f74
+def draw_widest(
+    rng: random.Random,  # source of all randomness
+    options: RecordOptions,
+) -> float:  # pixels
+    "The disparity between depth 0 and depth 1 in a composed picture."
+    _, (_, most) = DIVERGENCES[options.divergence_level]
+    return math.exp(rng.uniform(math.log(most), math.log(min(13 * most, options.size / 2))))
+
+def composed_side(
+    size: int,  # side of the record, pixels
+    widest: float,  # disparity of depth 1, pixels
+) -> tuple[int, int]:  # side of the square to compose, and columns at its borders that need not be true
+    "How much is composed for a record, so that there is something to choose from."
+    margin = math.ceil(widest) + 4
+    return max(size * 25 // 16, size + 2 * margin), margin
+
+def as_composed(
+    parameters: PhotoParameters,  # what was drawn for the photo behind all
+    scene: LayeredPhoto,
+    shape: tuple,  # height and width of that photo, pixels
+    widest: float,  # disparity of depth 1, pixels
+) -> PhotoParameters:
+    "What a composed picture would be drawn with, were it a whole photo."
+    scale = len(scene.layers[0].texture) / scene.window.side
+    return replace(parameters, mapper='none', edge_dilation=0, view='right', angle=None,
+                   short_side=round(min(shape[:2]) * scale), divergence=100 * widest / (shape[1] * scale))
+
+# %% ../nbs/02_datasets.ipynb #b52e659c
 def composed_crop(
     rng: random.Random,  # source of all randomness
     ground: np.ndarray,  # H,W,3 RGB uint8, the photo behind all
     others: Sequence[np.ndarray],  # photos whose parts stand before it
     parameters: PhotoParameters,  # what was drawn for the photo
     options: RecordOptions,
-    width: int,  # of the whole photo, pixels
-) -> tuple[np.ndarray, np.ndarray] | None:  # picture and mask; None: too little hole
-    "One composed picture, cut where it has most hole."
-    size = options.size
-    scene = draw_layers(np.random.default_rng(rng.getrandbits(128)), ground, others, size * 5 // 4)
-    mask = composed_holes(scene, parameters, width)
-    top, left, area = best_crop(mask, size, rng)
-    window = slice(top, top + size), slice(left, left + size)
-    picture = eight_bits(scene.picture()[window])
-    if area <= LEAST_HOLE or hole_detail(picture, mask[window]) < max(options.least_detail, PLAIN): return None
-    return picture, mask[window]
+) -> tuple[np.ndarray, np.ndarray, PhotoParameters] | None:  # None: too little hole
+    "One composed picture, its mask and what it was drawn with, cut where it has most hole."
+    size, widest = options.size, draw_widest(rng, options)
+    side, margin = composed_side(size, widest)
+    scene = draw_layers(np.random.default_rng(rng.getrandbits(128)), ground, others, side)
+    picture, mask = layered_record(scene, 100 * widest / side, parameters.convergence)
+    top, left, area = best_crop(mask[:, margin:side - margin], size, rng, tries=4)
+    window = slice(top, top + size), slice(margin + left, margin + left + size)
+    picture, mask = eight_bits(picture[window]), mask[window]
+    if area <= LEAST_HOLE or hole_detail(picture, mask) < max(options.least_detail, PLAIN): return None
+    return picture, mask, as_composed(parameters, scene, ground.shape, widest)
 
 def composed_crops(
     ground: np.ndarray,  # H,W,3 RGB uint8
@@ -514,15 +532,14 @@ def composed_crops(
     options: RecordOptions,
     key: tuple,  # for chance
     go_on: Callable[[], None] = lambda: None,  # called before each; may raise
-) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:  # (number, sample): picture and mask
+) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray, PhotoParameters]]:  # by number and sample
     "Composed pictures, as many as there would be crops."
-    width, _ = working_size(ground.shape[1::-1], parameters.short_side, None)
     found = {(number, sample): None for number in (1, 2) for sample in range(options.num_samples)}
     for number, sample in found:
         for attempt in range(4):
             go_on()
             rng = keyed_random('layers', *key, number, sample, attempt)
-            found[number, sample] = composed_crop(rng, ground, others, parameters, options, width)
+            found[number, sample] = composed_crop(rng, ground, others, parameters, options)
             if found[number, sample]: break
     return {place: crop for place, crop in found.items() if crop}
 
@@ -894,8 +911,9 @@ def look(self: RecordMaker, image: Image.Image, path: Path, parameters: PhotoPar
 def compose(self: RecordMaker, image: Image.Image, path: Path, parameters: PhotoParameters, key: tuple) -> tuple[dict, dict]:
     "Composed pictures with one photo behind, and what else a note should say."
     parts = self.helpers.choose(content_key(path), *key) if self.helpers else {}
-    crops = composed_crops(material(image), [*parts.values()], parameters, self.options, key, self.go_on)
-    return crops, {'helpers': [digest[:8] for digest in parts]}
+    found = composed_crops(material(image), [*parts.values()], parameters, self.options, key, self.go_on)
+    drawn = {place: drawn for place, (*_, drawn) in found.items()}
+    return {place: crop[:2] for place, crop in found.items()}, {'helpers': [digest[:8] for digest in parts], 'drawn': drawn}
 
 # %% ../nbs/02_datasets.ipynb #8e94f9cd
 @patch
@@ -908,12 +926,13 @@ def make(self: RecordMaker, name: str, path: Path, data: bytes, source: str, ori
     self.go_on()
     try:
         image, parameters, enlarged = open_photo(data, draw)
-        if self.model.composes: parameters = replace(parameters, angle=None, edge_dilation=0)
         crops, facts = (self.compose if self.model.composes else self.look)(image, path, parameters, key)
     except PhotoUnfit as error: return PhotoResult(name, skipped=str(error))
     except PhotoError as error: return PhotoResult(name, failed=str(error))
-    note = {'options': options.noted(), 'source': source, 'depth': origin, 'parameters': asdict(parameters), 'kept': sorted(crops)} | facts
-    files = {options.stem(source, *key): self.go_on() or encode_record(*crop, note) for key, crop in crops.items()}
+    drawn = facts.pop('drawn', {})
+    note = {'options': options.noted(), 'source': source, 'depth': origin, 'kept': sorted(crops)} | facts
+    note_of = lambda place: note | {'parameters': asdict(drawn.get(place, parameters))}
+    files = {options.stem(source, *place): self.go_on() or encode_record(*crop, note_of(place)) for place, crop in crops.items()}
     write_journal(self.home(source), options.group(source), self.made_with | {'name': name, 'source': source, 'depth': origin, 'records': {stem: digest_files(pair) for stem, pair in files.items()}})
     for stem, pair in files.items():
         self.go_on()
@@ -1224,55 +1243,6 @@ def measure_fringe(
         shares.append(share[length > 0.05].mean().item())
     return shares
 
-# %% ../nbs/02_datasets.ipynb #86e236c5
-def bleed_foreground(
-    image: Tensor,  # ...,3,H,W, 0..1
-    mask: Tensor,  # ...,1,H,W bool, True in the hole
-    shares: Sequence[float],  # of foreground in the 1st, 2nd ... pixel right of each hole
-    rows: Tensor | None = None,  # H, factor for each row; None: 1
-) -> Tensor:  # as `image`
-    "The picture with some of the foreground left of each hole in the pixels right of it."
-    height, width = image.shape[-2:]
-    out, holes = image.clone(memory_format=torch.contiguous_format), mask.reshape(-1, height, width)
-    pictures, clean = out.view(-1, 3, height, width), image.reshape(-1, 3, height, width)
-    number, row, last, before = _hole_ends(holes)
-    colour = clean[number, :, row, (before - 1).clamp(min=0)]
-    strength = torch.ones(height) if rows is None else rows
-    free = before >= 0
-    for place, share in enumerate(shares, 1):
-        free = free & (last + place < width)
-        free = free & ~holes[number, row, (last + place).clamp(max=width - 1)]
-        at = number[free], slice(None), row[free], last[free] + place
-        weight = (strength[row[free]] * share).clamp(0, 0.95)
-        pictures[at] = pictures[at].lerp(colour[free], weight[:, None])
-    return out
-
-def draw_fringe(
-    rng: random.Random,  # source of all randomness
-    height: int,  # of the picture, pixels
-) -> tuple[tuple[float, float, float], Tensor]:  # shares of three pixels, and a factor for each row
-    "What to bleed into one picture or clip: nothing into every seventh."
-    first = rng.uniform(0, 0.75) if rng.random() < 0.85 else 0.0
-    second = first * rng.uniform(0.2, 0.7)
-    rows = np.random.default_rng(rng.getrandbits(64)).random(height, np.float32) + np.float32(0.5)
-    return (first, second, second * rng.uniform(0.1, 0.5)), torch.from_numpy(rows)
-
-# %% ../nbs/02_datasets.ipynb #2b5b1ac3
-def as_warped(
-    image: Tensor,  # ...,3,H,W, 0..1
-    hole: Tensor,  # ...,1,H,W bool, the hole as it opened
-    mask: Tensor,  # ...,1,H,W bool, the hole as it will be filled, perhaps grown
-    rng: random.Random,  # source of all randomness
-) -> tuple[Tensor, Tensor]:  # what is seen, and the truth; as `image`
-    "A picture as a warp and a camera would have left it."
-    shares, rows = draw_fringe(rng, image.shape[-2])
-    sigma = 4 / 255 * rng.random() ** 2
-    grain = np.random.default_rng(rng.getrandbits(64)).standard_normal(hole.shape, np.float32)
-    grain = torch.from_numpy(grain).mul_(sigma).masked_fill_(mask, 0)
-    truth = (image + grain).clamp_(0, 1)
-    seen = bleed_foreground(truth, hole, shares, rows) if shares[0] else truth
-    return seen.mul(255).round_().div_(255), truth
-
 # %% ../nbs/02_datasets.ipynb #5d0b76a7
 class Pack:
     "Records of a folder in one memory-mapped array."
@@ -1342,10 +1312,9 @@ class InpaintDataset(Dataset):
         training: bool = True,  # random crops, masks and colours; False: the crop with the most hole, as it is
         size: int = 256,  # of the crops, pixels; more than 32
         seed: int = 71,  # of all that is drawn
-        fringe: bool = True,  # in training: foreground beside the holes of x, and grain
     ):
         if size <= 2 * RIM: raise ValueError(f"crops of {size} pixels have no inside: use more than {2 * RIM}")
-        self.folder, self.training, self.size, self.seed, self.fringe = str(folder), training, size, seed, fringe and training
+        self.folder, self.training, self.size, self.seed = str(folder), training, size, seed
         self.records, self.pack = find_pack(folder, list_records)
 
     def __len__(self) -> int: return len(self.records)
@@ -1358,16 +1327,14 @@ class InpaintDataset(Dataset):
         if min(grey.shape) < self.size:
             raise ValueError(f"{self.folder}/{self.records[index]}_C.png is smaller than the crops of {self.size} pixels: ask for smaller crops, or delete it")
         rng = keyed_random('item', self.seed, index, epoch, draw)
-        hole = mask = torch.from_numpy(grey)[None] > 0
+        mask = torch.from_numpy(grey)[None] > 0
         if self.training: mask = thicken_mask(mask[None], rng)[0]
         top, left = hard_crop(mask[0].numpy(), self.size, rng) if self.training else grid_crop(grey, self.size)
         rows, columns = slice(top, top + self.size), slice(left, left + self.size)
         pixels = picture[rows, columns, ::-1].transpose(2, 0, 1)
         x = torch.from_numpy(np.multiply(pixels, np.float32(1 / 255), order='C'))
         if self.training: x = jitter_colour(x, rng)
-        hole, mask = hole[:, rows, columns], mask[:, rows, columns]
-        x, truth = as_warped(x, hole, mask, rng) if self.fringe else (x, x)
-        return x, mask, truth[:, RIM:-RIM, RIM:-RIM], index
+        return x, mask[:, rows, columns], x[:, RIM:-RIM, RIM:-RIM], index
 
 # %% ../nbs/02_datasets.ipynb #21f744f3
 class HardExampleSampler(Sampler):

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SHAPES', 'Window', 'draw_window', 'smooth_noise', 'blob', 'segment', 'polygon', 'half_plane', 'lines', 'writing',
-           'leaves', 'Shape', 'draw_shape', 'PhotoLayer', 'ground_depth', 'plane_depth', 'draw_layer', 'LayeredPhoto',
-           'paint_layers', 'coarse', 'draw_layers', 'ground_texture', 'second_view', 'LayeredPair', 'layered_pair',
-           'draw_path', 'move_layer', 'moving_layers', 'layered_clip', 'hole_detail']
+           'leaves', 'Shape', 'draw_shape', 'Plane', 'PhotoLayer', 'ground_plane', 'leaning_plane', 'draw_layer',
+           'LayeredPhoto', 'paint_layers', 'coarse', 'draw_layers', 'ground_texture', 'second_view', 'layered_record',
+           'LayeredPair', 'layered_pair', 'draw_path', 'move_layer', 'moving_layers', 'layered_clip', 'hole_detail']
 
 # %% ../nbs/01d_layers.ipynb #bc59f0be
 import math
@@ -17,6 +17,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
+
+from .fills import hole_to_fill
+from .warp import forward_warp
 
 # %% ../nbs/01d_layers.ipynb #cd7f18b8
 @dataclass(frozen=True)
@@ -226,43 +230,59 @@ def draw_shape(
     return SHAPES[name].draw(rng, texture)
 
 # %% ../nbs/01d_layers.ipynb #6d137f2b
+class Plane(NamedTuple):
+    "Depth, 0 (far) .. 1 (near), that changes evenly over a square."
+    level: float         # in the middle
+    across: float = 0.0  # how much more at the right border than at the left
+    down: float = 0.0    # how much more at the bottom than at the top
+
+    def depth(
+        self,
+        size: int,   # side of the square, pixels
+    ) -> np.ndarray: # size,size float32
+        "Depth of each pixel."
+        y, x = np.mgrid[:size, :size].astype(np.float32) / size - np.float32(0.5)
+        return np.float32(self.level) + np.float32(self.across) * x + np.float32(self.down) * y
+
+    def to_right_eye(
+        self,
+        size: int,           # side of the square, pixels
+        widest: float,       # disparity of depth 1 against depth 0, pixels
+        convergence: float,  # depth that stays in place, 0..1
+    ) -> np.ndarray:         # 2,3 float32
+        "The affine map from where the left eye sees a pixel to where the right eye does."
+        corner = self.level - (self.across + self.down) / 2 - convergence
+        steps = np.array([self.across, self.down]) / size
+        return np.float32([[1 - steps[0] * widest, -steps[1] * widest, -corner * widest], [0, 1, 0]])
+
+# %% ../nbs/01d_layers.ipynb #709f29b0
 @dataclass(frozen=True)
 class PhotoLayer:
     "A part of a photo, complete also where others hide it."
     texture: np.ndarray  # H,H,3 float32 RGB, 0..1
     alpha: np.ndarray  # H,H float32, how much of what is behind it hides, 0..1
-    depth: np.ndarray  # H,H float32, 0 (far) .. 1 (near), without steps
+    plane: Plane  # its depth
     cover: np.ndarray  # H,H float32, above 0.5 where the depth map shows this layer
     shadow: np.ndarray | None = None  # H,H float32, how much darker it makes what is behind, 0..1
 
-# %% ../nbs/01d_layers.ipynb #709f29b0
-def _grid(size):
-    "Rows and columns of a square, -0.5..0.5."
-    return (np.mgrid[:size, :size].astype(np.float32) / size - np.float32(0.5))
-
-
-def ground_depth(
+# %% ../nbs/01d_layers.ipynb #f340df5b
+def ground_plane(
     rng: np.random.Generator,  # source of all randomness
-    size: int,                 # side, pixels
-) -> np.ndarray:               # size,size float32, 0..1
+) -> Plane:
     "A far wall, or a floor that comes nearer towards the bottom."
-    y, x = _grid(size)
-    tilt = 0.12 if rng.random() < 0.5 else 0.0
-    plane = rng.uniform(0.05, 0.25) + tilt * (0.3 * rng.normal() * x + abs(rng.normal()) * y)
-    return np.clip(plane, 0, 1).astype(np.float32)
+    across = 0.03 * rng.normal() if rng.random() < 0.3 else 0.0
+    down = 0.1 * abs(rng.normal()) if rng.random() < 0.5 else 0.0
+    return Plane(rng.uniform(0.05, 0.2), across, down)
 
 
-def plane_depth(
+def leaning_plane(
     rng: np.random.Generator,  # source of all randomness
     level: float,              # depth in its middle, 0..1
-    behind: np.ndarray,        # H,H, largest depth of all layers behind it
-) -> np.ndarray:               # H,H float32, more than `behind` everywhere
-    "A plane, slanted in half of the cases, that stays before what is behind it."
-    y, x = _grid(len(behind))
-    slant = float(rng.random() < 0.5)
-    plane = level + slant * (rng.normal(0, 0.04) * x + rng.normal(0, 0.06) * y)
-    if rng.random() < 0.2: plane = plane + 0.03 * smooth_noise(rng, len(behind), len(behind) / 4)
-    return np.maximum(plane, behind + 0.03).astype(np.float32)
+) -> Plane:
+    "A plane that leans a little, along rows or columns, in four of ten."
+    across = 0.02 * rng.normal() if rng.random() < 0.4 else 0.0
+    down = 0.03 * rng.normal() if rng.random() < 0.4 else 0.0
+    return Plane(level, across, down)
 
 # %% ../nbs/01d_layers.ipynb #e55706ea
 def _moved(array, dx, dy, border=cv2.BORDER_REPLICATE, flags=cv2.INTER_LINEAR):
@@ -275,34 +295,35 @@ def _shadow(rng, mask):
     "How much darker a thing makes what is behind it: its own shape, blurred and a little aside."
     soft = cv2.GaussianBlur(mask, (0, 0), rng.uniform(2, 20))
     aside, below = int(rng.integers(-6, 7)), int(rng.integers(-2, 8))
-    return _moved(soft, aside, below) * np.float32(rng.uniform(0.1, 0.6))
+    return _moved(soft, aside, below) * np.float32(rng.uniform(0.1, 0.5))
 
 
 def _cover(rng, alpha):
-    "Where a depth map shows a layer: a quarter a pixel too wide, a tenth too narrow."
+    "Where a depth map shows a layer: a fifth a pixel too wide, a few too narrow."
     place, square = rng.random(), np.ones((3, 3), np.uint8)
-    if place < 0.25: alpha = cv2.dilate(alpha, square)
-    elif place < 0.35: alpha = cv2.erode(alpha, square)
-    return alpha + np.float32(0.5 - rng.uniform(0.2, 0.6))
+    if place < 0.2: alpha = cv2.dilate(alpha, square)
+    elif place < 0.26: alpha = cv2.erode(alpha, square)
+    return alpha + np.float32(0.5 - rng.uniform(0.2, 0.75))
 
 # %% ../nbs/01d_layers.ipynb #c45b4f37
 def draw_layer(
     rng: np.random.Generator,  # source of all randomness
     texture: np.ndarray,       # H,H,3 float32, 0..1
-    depth: np.ndarray,         # H,H float32, 0..1
+    plane: Plane,              # its depth
 ) -> PhotoLayer:
     "Cut a part out of a texture, at a depth."
     mask, size = draw_shape(rng, texture), len(texture)
     if rng.random() < 0.2:
         dx, dy = rng.uniform(-0.3, 0.3, 2) * size
-        mask, texture = (_moved(array, dx, dy, cv2.BORDER_CONSTANT) for array in (mask, texture))
-    softness = rng.uniform(0.4, 1.0) if rng.random() < 0.85 else rng.uniform(1, 2.5)
+        mask = _moved(mask, dx, dy, cv2.BORDER_CONSTANT)
+        texture = _moved(texture, dx, dy, cv2.BORDER_REFLECT)
+    softness = rng.uniform(0.35, 0.8) if rng.random() < 0.9 else rng.uniform(0.8, 2)
     alpha = cv2.GaussianBlur(mask, (0, 0), softness)
-    shadow = _shadow(rng, mask) if rng.random() < 0.3 else None
+    shadow = _shadow(rng, mask) if rng.random() < 0.12 else None
     if rng.random() < 0.3:
         light, lift = np.float32(rng.uniform(0.5, 1.4)), np.float32(rng.uniform(-0.1, 0.1))
         texture = np.clip(texture * light + lift, 0, 1)
-    return PhotoLayer(texture, alpha, depth, _cover(rng, alpha), shadow)
+    return PhotoLayer(texture, alpha, plane, _cover(rng, alpha), shadow)
 
 # %% ../nbs/01d_layers.ipynb #a339b8db
 @dataclass(frozen=True)
@@ -339,9 +360,10 @@ def paint_layers(
 
 def _depth_where(layers, owned):
     "Depth of the nearest layer that owns each pixel."
-    depth = layers[0].depth
-    for layer in layers[1:]: depth = np.where(owned(layer), layer.depth, depth)
-    return depth
+    size = len(layers[0].texture)
+    depth = layers[0].plane.depth(size)
+    for layer in layers[1:]: depth = np.where(owned(layer), layer.plane.depth(size), depth)
+    return np.clip(depth, 0, 1)
 
 
 def coarse(
@@ -357,7 +379,18 @@ def coarse(
 # %% ../nbs/01d_layers.ipynb #d7ca4ed2
 def _levels(rng):
     "Depths of one to four things, ascending."
-    return np.sort(rng.uniform(0.25, 1.0, int(rng.choice([1, 2, 3, 4], p=[0.3, 0.35, 0.2, 0.15]))))
+    return np.sort(rng.uniform(0.35, 1.0, int(rng.choice([1, 2, 3, 4], p=[0.3, 0.35, 0.2, 0.15]))))
+
+
+def _within_range(layers):
+    "The same layers, all depths brought into 0..1 alike."
+    planes = np.array([layer.plane for layer in layers])
+    lean = np.abs(planes[:, 1:]).sum(1) / 2
+    low = min((planes[:, 0] - lean).min(), 0)
+    high = max((planes[:, 0] + lean).max(), 1)
+    planes = (planes - np.array([low, 0, 0])) / (high - low)
+    pairs = zip(layers, planes.tolist())
+    return tuple(replace(layer, plane=Plane(*plane)) for layer, plane in pairs)
 
 
 def draw_layers(
@@ -369,18 +402,15 @@ def draw_layers(
     "Parts of photos before a photo."
     window = draw_window(rng, ground.shape, size)
     softness = rng.uniform(0.5, 2.5) if rng.random() < 0.15 else 0.0
-    behind, everywhere = ground_depth(rng, size), np.ones((size, size), np.float32)
-    texture = ground_texture(ground, window, size, softness)
-    layers = [PhotoLayer(texture, everywhere, behind, everywhere)]
+    texture, everywhere = ground_texture(ground, window, size, softness), np.ones((size, size), np.float32)
+    layers = [PhotoLayer(texture, everywhere, ground_plane(rng), everywhere)]
     for level in _levels(rng):
         own = rng.random() < 0.25 or not len(others)
         photo = ground if own else others[rng.integers(len(others))]
-        behind = plane_depth(rng, level, behind)
-        layers.append(draw_layer(rng, draw_window(rng, photo.shape, size).cut(photo, size), behind))
-    most = np.float32(max(behind.max(), 1))
-    layers = [replace(layer, depth=layer.depth / most) for layer in layers]
-    shrink = rng.uniform(1.2, 3) if rng.random() < 0.25 else 1.0
-    return LayeredPhoto(tuple(layers), window, softness, shrink)
+        part = draw_window(rng, photo.shape, size).cut(photo, size)
+        layers.append(draw_layer(rng, part, leaning_plane(rng, level)))
+    shrink = rng.uniform(1.2, 2) if rng.random() < 0.12 else 1.0
+    return LayeredPhoto(_within_range(layers), window, softness, shrink)
 
 
 def ground_texture(
@@ -403,28 +433,36 @@ def _with_shadows(layers):
     return textures[::-1]
 
 
-def _slide(arrays, shift):
-    "Arrays H,H,... whose pixels move `shift` pixels (H,H) to the left."
-    rows, columns = np.mgrid[:len(shift), :len(shift)].astype(np.float32)
-    source = columns + shift
-    fetch = partial(cv2.remap, map2=rows, borderMode=cv2.BORDER_REPLICATE)
-    for _ in range(3): source = columns + fetch(shift, source, interpolation=cv2.INTER_LINEAR)
-    return [np.clip(fetch(array, source, interpolation=cv2.INTER_CUBIC), 0, 1) for array in arrays]
-
-
 def second_view(
     layers: Sequence[PhotoLayer],  # from far to near
     divergence: float,             # distance between the eyes, percent of the width
     convergence: float = 0.0,      # depth that stays in place, 0..1
-) -> np.ndarray:                   # H,H,3 float32, 0..1; at the border pixels are repeated
+) -> np.ndarray:                   # H,H,3 float32, 0..1; mirrored at the border
     "What the right eye sees, if the picture is the left eye's."
-    pixels = np.float32(divergence * 0.01 * len(layers[0].depth))
-    picture = None
+    size, picture = len(layers[0].texture), None
     for layer, texture in zip(layers, _with_shadows(layers)):
-        shift = (layer.depth - np.float32(convergence)) * pixels
-        texture, alpha = _slide([texture, layer.alpha], shift)
-        picture = texture if picture is None else picture + (texture - picture) * alpha[..., None]
+        to_right = layer.plane.to_right_eye(size, divergence * 0.01 * size, convergence)
+        move = partial(cv2.warpAffine, M=to_right, dsize=(size, size))
+        texture = move(texture, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        alpha = move(layer.alpha, borderMode=cv2.BORDER_REPLICATE)[..., None]
+        picture = texture if picture is None else picture + (texture - picture) * alpha
     return np.clip(picture, 0, 1)
+
+# %% ../nbs/01d_layers.ipynb #49b1b72c
+def layered_record(
+    scene: LayeredPhoto,
+    divergence: float,   # distance between the eyes, percent of the width
+    convergence: float,  # depth that stays in place, 0..1
+) -> tuple[np.ndarray, np.ndarray]:  # H,H,3 float32, 0..1, and H,H bool, True in the hole
+    "The left picture warped as in use, the true right view in its holes and in the pixel right of each."
+    left, depth = (torch.from_numpy(np.ascontiguousarray(part, np.float32)).reshape(*part.shape[:2], -1)
+                   .permute(2, 0, 1)[None] for part in (scene.picture(), scene.seen_depth()))
+    warped = forward_warp(left, depth, divergence, convergence, view='right', fill=False)
+    hole = hole_to_fill(warped.right_mask)[0, 0].numpy() > 0
+    replaced = hole.copy()
+    replaced[:, 1:] |= hole[:, :-1]
+    true = second_view(scene.layers, divergence, convergence)
+    return np.where(replaced[..., None], true, warped.right[0].permute(1, 2, 0).numpy()), hole
 
 # %% ../nbs/01d_layers.ipynb #bbb43c62
 class LayeredPair(NamedTuple):

@@ -38,12 +38,12 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from .datasets import (
-    LEAST_HOLE, RIM, Helpers, as_warped, composed_holes, eight_bits, material, working_size,
+    LEAST_HOLE, RIM, Helpers, as_composed, composed_side, draw_widest, eight_bits, material,
     shown, PhotoError, PhotoParameters, RecordMaker, RecordOptions, RecordSummary, check_options, one_thread_each, best_crop, count_workers, digest_ends, digest_files, draw_parameters, encode_record, find_pack,
     grid_crop, hard_crop, keyed_random, known_empty, list_photos, list_records, make_folder, own_share, photo_depth, photo_holes, place_photo, read_journal, read_photo, read_record, record_note,
     record_page, run_in_order, share_of, thicken_mask, write_files, write_journal)
 from .depth import DepthModel, choose_device, create_depth_model
-from .layers import draw_layers, draw_path, ground_texture, hole_detail, moving_layers
+from .layers import draw_layers, draw_path, ground_texture, hole_detail, layered_record, moving_layers
 from .masks import dilate_edge
 from .warp import match_depth
 
@@ -483,25 +483,28 @@ def composed_clip(
     parameters: PhotoParameters,  # what was drawn for this sequence
     options: ClipOptions,
     go_on: Callable[[], None] = lambda: None,  # called before each frame; may raise
-) -> tuple[np.ndarray, np.ndarray] | None:  # T,S,S,3 pictures and T,S,S masks; None: too little hole
-    "Things that move before the frames of a clip, cut where there is most hole."
-    chance, side = np.random.default_rng(rng.getrandbits(128)), options.size * 5 // 4
+) -> tuple[np.ndarray, np.ndarray, PhotoParameters] | None:  # None: too little hole
+    "Things that move before the frames of a clip (T,S,S,3), their masks, and what was drawn."
+    widest = draw_widest(rng, options)
+    side, margin = composed_side(options.size, widest)
+    chance = np.random.default_rng(rng.getrandbits(128))
     scene = draw_layers(chance, frames[0], others, side)
     paths = [draw_path(chance, side / 12) for _ in scene.layers[1:]]
-    width, _ = working_size(frames[0].shape[1::-1], parameters.short_side, None)
     pictures, masks = [], []
     for number, frame in enumerate(frames):
         go_on()
         behind = ground_texture(frame, scene.window, side, scene.softness)
         now = moving_layers(scene, paths, number, behind)
-        pictures.append(eight_bits(now.picture()))
-        masks.append(composed_holes(now, parameters, width))
+        picture, mask = layered_record(now, 100 * widest / side, parameters.convergence)
+        pictures.append(eight_bits(picture[:, margin:side - margin]))
+        masks.append(mask[:, margin:side - margin])
     pictures, masks = np.stack(pictures), np.stack(masks)
-    top, left, area = best_crop(masks.sum(0, dtype=np.uint8), options.size, rng, tries=4)
+    top, left, area = best_crop(masks.sum(0, dtype=np.uint8), options.size, rng, tries=6)
     window = slice(None), slice(top, top + options.size), slice(left, left + options.size)
     pictures, masks = pictures[window], masks[window]
     plain = np.mean([*map(hole_detail, pictures, masks)]) < options.least_detail
-    return None if plain or area <= LEAST_HOLE * len(masks) else (pictures, masks)
+    if plain or area <= LEAST_HOLE * len(masks): return None
+    return pictures, masks, as_composed(parameters, scene, frames[0].shape, widest)
 
 # %% ../nbs/02a_video.ipynb #f92ed383
 def encode_clip_record(
@@ -793,8 +796,9 @@ def compose(
     shot.frames.clear()
     places = [(number, sample) for number in (1, 2) for sample in range(self.options.num_samples)]
     draw = partial(composed_clip, frames=frames, others=[*parts.values()], parameters=parameters, options=self.options, go_on=self.go_on)
-    crops = {place: draw(keyed_random('layers', *key, *place)) for place in places}
-    return {place: crop for place, crop in crops.items() if crop}, {'helpers': [digest[:8] for digest in parts]}
+    found = {place: draw(keyed_random('layers', *key, *place)) for place in places}
+    crops = {place: crop[:2] for place, crop in found.items() if crop}
+    return crops, {'helpers': [digest[:8] for digest in parts], 'drawn': {place: found[place][2] for place in crops}}
 
 # %% ../nbs/02a_video.ipynb #db545602
 @patch
@@ -810,13 +814,14 @@ def make_records(
     options = self.options
     key = (options.seed, source, options.model_type, options.resolution, options.size, options.divergence_level, options.seq, options.max_fps, shot.start)
     parameters = draw_parameters(keyed_random('clip', *key), clip.size, options.divergence_level, self.model.is_metric, options.resolution, options.size)
-    if self.model.composes: parameters = replace(parameters, angle=None, edge_dilation=0)
     self.go_on()
     try: crops, facts = (self.compose if self.model.composes else self.look)(clip, source, shot, parameters, key)
     except PhotoError as error: return replace(result, failed=str(error))
-    origin = self.origin(clip, shot.numbers)
-    note = {'options': options.noted(), 'source': source, 'depth': origin, 'start': shot.start, 'frames': shot.numbers, 'parameters': asdict(parameters), 'kept': sorted(crops)} | facts
-    files = {options.stem(source, 2 * sequence + number, sample): self.go_on() or encode_clip_record(*crop, note) for (number, sample), crop in crops.items()}
+    origin, drawn = self.origin(clip, shot.numbers), facts.pop('drawn', {})
+    note = {'options': options.noted(), 'source': source, 'depth': origin, 'start': shot.start, 'frames': shot.numbers, 'kept': sorted(crops)} | facts
+    note_of = lambda place: note | {'parameters': asdict(drawn.get(place, parameters))}
+    stem_of = lambda place: options.stem(source, 2 * sequence + place[0], place[1])
+    files = {stem_of(place): self.go_on() or encode_clip_record(*crop, note_of(place)) for place, crop in crops.items()}
     records = {stem: digest_files(chain(*frames)) for stem, frames in files.items()}
     write_journal(self.home(source), self.line(source, sequence), self.made_with | {'name': shown(clip.path.name), 'source': source, 'depth': origin, 'start': shot.start, 'frames': shot.numbers, 'records': records})
     for stem, frames in files.items(): self.go_on() or write_clip_files(self.home(source), stem, frames)
@@ -1016,11 +1021,10 @@ class VideoDataset(Dataset):
         size: int = 256,  # of the crops, pixels; more than 32
         frames: int = 12,  # of a sequence
         seed: int = 71,  # of all that is drawn
-        fringe: bool = True,  # in training: foreground beside the holes of x, and grain
     ):
         if size <= 2 * RIM: raise ValueError(f'crops of {size} pixels have no inside: use more than {2 * RIM}')
         if frames < 1: raise ValueError(f'a sequence has at least one frame, not {frames}')
-        self.folder, self.training, self.size, self.frames, self.seed, self.fringe = str(folder), training, size, frames, seed, fringe and training
+        self.folder, self.training, self.size, self.frames, self.seed = str(folder), training, size, frames, seed
         self.records, self.pack = find_pack(folder, list_clip_records)
         self.packed = {}  # record: names of its frames
         for name in (self.pack.places if self.pack else ()): self.packed.setdefault(name.partition('/')[0], []).append(name.partition('/')[2])
@@ -1061,13 +1065,11 @@ def __getitem__(
     rng = keyed_random('sequence', self.seed, index, epoch, draw)
     record = self.records[index]
     pictures, mask = self.load(record, self.choose_frames(record, rng))
-    hole, mask = mask, thicken_mask(mask, rng) if self.training else mask
+    if self.training: mask = thicken_mask(mask, rng)
     holes = mask.sum((0, 1), dtype=torch.int32).clamp(max=255).numpy().astype(np.uint8)
     top, left = hard_crop(holes, self.size, rng) if self.training else grid_crop(holes, self.size)
     rows, columns = slice(top, top + self.size), slice(left, left + self.size)
     pixels = np.stack([picture[rows, columns, ::-1] for picture in pictures]).transpose(0, 3, 1, 2)
     x = torch.from_numpy(np.multiply(pixels, np.float32(1 / 255), order='C'))
     if self.training: x = jitter_channels(x, rng)
-    hole, mask = (part[..., rows, columns].contiguous() for part in (hole, mask))
-    x, truth = as_warped(x, hole, mask, rng) if self.fringe else (x, x)
-    return x, mask, truth[..., RIM:-RIM, RIM:-RIM], index
+    return x, mask[..., rows, columns].contiguous(), x[..., RIM:-RIM, RIM:-RIM], index

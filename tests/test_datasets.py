@@ -286,8 +286,32 @@ def test_composed_records_hold_others(photos, composed):
         picture, mask = read_record(composed/'train', name)
         assert len(note['helpers']) == 2 and set(note['helpers']) < set(keys.values())
         assert mask.any() and set(np.unique(mask)) <= {0, 255} and note['parameters']['angle'] is None
+        assert note['parameters']['view'] == 'right' and note['parameters']['mapper'] == 'none' and 'drawn' not in note
         pictures.append(picture.tobytes())
     assert len(set(pictures)) == len(pictures)
+
+
+@pytest.mark.parametrize('level, narrow, wide', [(1, 5, 65), (2, 8, 104), (4, 16, 128)])
+def test_widest_disparity(level, narrow, wide):
+    "As many pixels as the level says, at most half of the record; the composed square has room for them."
+    options = datasets.RecordOptions('', 'Layers', size=256, divergence_level=level)
+    drawn = [datasets.draw_widest(keyed_random('widest', level, draw), options) for draw in range(500)]
+    assert narrow <= min(drawn) < 1.05 * narrow and 0.95 * wide < max(drawn) <= wide
+    for widest in (narrow, wide):
+        side, margin = datasets.composed_side(256, widest)
+        assert side - 2 * margin >= 256 and margin > widest
+
+
+def test_composed_records_say_how_wide_they_are(photos):
+    "The divergence in the note is that of a whole photo at the size at which the record shows it."
+    grounds = [datasets.read_material(file) for file in sorted((photos/'train').iterdir())]
+    options = datasets.RecordOptions('', 'Layers', size=96, divergence_level=1)
+    drawn = datasets.draw_parameters(keyed_random('note'), grounds[0].shape[1::-1])
+    for crop in datasets.composed_crops(grounds[0], grounds[1:], drawn, options, ('note',)).values():
+        height, width = grounds[0].shape[:2]
+        scale = crop[2].short_side / min(height, width)
+        assert 5 - 0.1 <= crop[2].divergence / 100 * width * scale <= 48 + 0.1
+        assert crop[2].convergence == drawn.convergence
 
 
 def test_a_photo_alone_lends_its_own_parts(tmp_path):
@@ -356,7 +380,7 @@ def test_holes_inside_every_crop(records):
 
 
 def test_colour_change_reaches_input_and_truth(records, monkeypatch):
-    dataset = InpaintDataset(records/'train', fringe=False)
+    dataset = InpaintDataset(records/'train')
     items = [dataset[0, 0, draw] for draw in range(80)]
     monkeypatch.setattr(datasets, 'jitter_colour', lambda image, rng: image)
     plain = [dataset[0, 0, draw] for draw in range(80)]
@@ -364,47 +388,6 @@ def test_colour_change_reaches_input_and_truth(records, monkeypatch):
         assert torch.equal(x[:, 16:-16, 16:-16], y) and torch.equal(mask, same)
     changed = sum(not torch.equal(x, before) for (x, *_), (before, *_) in zip(items, plain))
     assert 12 <= changed <= 36  # 23 expected
-
-
-def test_fringe_is_in_the_input_alone(records):
-    "Everything drawn before stays as it is; the truth under holes is clean, and input and truth differ right of holes only."
-    plain, dataset = (InpaintDataset(records/'train', fringe=fringe) for fringe in (False, True))
-    inner, stained = (slice(None), slice(16, -16), slice(16, -16)), 0
-    for index in range(len(dataset)):
-        x, mask, y, _ = dataset[index, 0, 3]
-        before, same, clean, _ = plain[index, 0, 3]
-        assert torch.equal(mask, same) and torch.equal(before[inner], clean)
-        hole = mask[inner].expand_as(y)
-        assert torch.equal(y[hole], clean[hole]) and (y - clean).abs().max() < 0.1
-        original = torch.from_numpy(read_record(records/'train', dataset.records[index])[1])[None] > 0
-        near = datasets.dilate_outer(mask.float()[None], 4)[0, ...][inner] > 0
-        apart = ((x[inner] - y).abs() > 0.6 / 255).any(0, keepdim=True)
-        assert not (apart & ~near & ~mask[inner]).any() and original.any()
-        stained += (apart & ~mask[inner]).sum().item()
-        assert torch.equal(dataset[index, 0, 3][0], x)
-    assert stained > 100
-    judged = InpaintDataset(records/'eval', training=False)[0]
-    assert torch.equal(judged[0][inner], judged[2])
-
-
-def test_bleeding_by_a_loop():
-    generator = torch.Generator().manual_seed(3)
-    image, mask = torch.rand(2, 3, 12, 40, generator=generator), torch.rand(2, 1, 12, 40, generator=generator) < 0.35
-    shares, rows = (0.6, 0.3, 0.1), torch.rand(12, generator=generator) + 0.5
-    expected = image.clone()
-    for b in range(2):
-        for row in range(12):
-            known = ~mask[b, 0, row]
-            for x in range(1, 40):
-                if not known[x] or known[x - 1]: continue
-                left = [column for column in range(x) if known[column]]
-                if not left: continue
-                colour = image[b, :, row, max(left[-1] - 1, 0)]
-                for place, share in enumerate(shares):
-                    if x + place >= 40 or not known[x:x + place + 1].all(): break
-                    expected[b, :, row, x + place] = image[b, :, row, x + place].lerp(colour, (share * rows[row]).clamp(0, 0.95).item())
-    torch.testing.assert_close(datasets.bleed_foreground(image, mask, shares, rows), expected)
-    assert torch.equal(datasets.bleed_foreground(image, torch.zeros_like(mask), shares), image)
 
 
 @pytest.mark.skipif(not STEREO.is_dir(), reason='needs ../shared/data/stereo')

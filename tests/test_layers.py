@@ -1,5 +1,6 @@
 "Layered photos: exact second views by hand, chance that depends on its key alone, any picture as a photo."
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,8 +10,11 @@ import torch
 from PIL import Image
 
 from inpaint_nb import layers
-from inpaint_nb.layers import (SHAPES, LayeredPhoto, PhotoLayer, Shape, Window, coarse, draw_layers, draw_path, draw_shape, draw_window, hole_detail,
-                               layered_clip, layered_pair, move_layer, paint_layers, second_view)
+from inpaint_nb.fills import hole_to_fill
+from inpaint_nb.layers import (
+    SHAPES, LayeredPhoto, PhotoLayer, Plane, Shape, Window, coarse, draw_layers, draw_path, draw_shape,
+    draw_window, hole_detail, layered_clip, layered_pair, layered_record, move_layer, paint_layers,
+    second_view)
 from inpaint_nb.masks import disocclusion_mask
 from inpaint_nb.scenes import random_scene
 from inpaint_nb.warp import forward_warp
@@ -30,7 +34,7 @@ def photos():
 
 def flat_layer(rng, size, depth, alpha=None, shadow=None):
     alpha = np.ones((size, size), np.float32) if alpha is None else alpha
-    return PhotoLayer(rng.random((size, size, 3), np.float32), alpha, np.full((size, size), depth, np.float32), alpha, shadow)
+    return PhotoLayer(rng.random((size, size, 3), np.float32), alpha, Plane(depth), alpha, shadow)
 
 
 def test_second_view_by_hand():
@@ -43,6 +47,52 @@ def test_second_view_by_hand():
     expected[20:50, 22:37] = card.texture[20:50, 30:45]
     assert np.abs(second_view([ground, card], 100 * 8 / size) - expected).max() < 1e-5
     assert np.abs(second_view([ground, card], 100 * 8 / size, convergence=1)[:, 8:] - np.roll(expected, 8, 1)[:, 8:]).max() < 1e-5
+
+
+def test_leaning_planes_by_their_disparity():
+    "What a ramp of a texture shows at its new place is where it came from: source minus disparity."
+    size, plane = 96, Plane(0.5, 0.2, -0.3)
+    columns = np.arange(size, dtype=np.float32) / size
+    ramp = np.broadcast_to(columns[None, :, None], (size, size, 3)).copy()
+    everywhere = np.ones((size, size), np.float32)
+    view = second_view([PhotoLayer(ramp, everywhere, plane, everywhere)], 100 * 12 / size, 0.25)[..., 0]
+    shift = (plane.depth(size) - 0.25) * 12
+    for row in (5, 48, 90):
+        lands = np.arange(size) - shift[row]
+        inside = (lands > 4) & (lands < size - 5)
+        found = np.interp(lands[inside], np.arange(size), view[row])
+        assert np.abs(found - columns[inside]).max() < 0.2 / size
+
+
+@pytest.mark.parametrize('dilated', [False, True])
+def test_record_by_hand(dilated):
+    "Hole and one pixel right of it hold the ground; left of it stands the card, with the ground it dragged along."
+    rng, size = np.random.default_rng(4), 64
+    alpha = np.zeros((size, size), np.float32)
+    alpha[:, 20:40] = 1
+    ground, card = flat_layer(rng, size, 0), flat_layer(rng, size, 1, alpha)
+    if dilated: card = replace(card, cover=cv2.dilate(alpha, np.ones((3, 3))))
+    scene = LayeredPhoto((ground, card), Window(0, 0, size, False))
+    picture, hole = layered_record(scene, 100 * 8 / size, 0)
+    first, last = 32 + dilated, 39 + dilated
+    assert (hole == ((np.arange(size) >= first) & (np.arange(size) <= last))[None]).all()
+    assert np.abs(picture[:, first:] - ground.texture[:, first:]).max() < 1e-4
+    assert np.abs(picture[:, 13:32] - card.texture[:, 21:40]).max() < 1e-3
+    if dilated: assert np.abs(picture[:, 32] - ground.texture[:, 40]).max() < 1e-3
+
+
+def test_records_are_what_a_warp_leaves(photos):
+    "Away from holes the warped picture, in them the second view."
+    for seed in range(6):
+        scene = draw_layers(np.random.default_rng(seed), photos[0], photos, 96)
+        picture, hole = layered_record(scene, 9, 0.5)
+        left, depth = as_image(scene.picture()), as_image(scene.seen_depth())
+        warped = forward_warp(left, depth, 9, 0.5, view='right', fill=False)
+        np.testing.assert_array_equal(hole, hole_to_fill(warped.right_mask)[0, 0] > 0)
+        np.testing.assert_array_equal(picture[hole], second_view(scene.layers, 9, 0.5)[hole])
+        right_of_hole = np.pad(hole, ((0, 0), (1, 0)))[:, :-1]
+        away = ~(hole | right_of_hole)
+        np.testing.assert_array_equal(picture[away], warped.right[0].permute(1, 2, 0).numpy()[away])
 
 
 def test_shadow_stays_on_the_ground():
@@ -113,11 +163,13 @@ def test_plain_photos(photos):
         assert 0 <= scene.picture().min() and scene.picture().max() <= 1
 
 
-def test_nearer_layers_are_nearer_everywhere(photos):
+def test_depths_of_layers(photos):
+    "From far to near, and none leaves 0..1."
     for seed in range(20):
         scene = draw_layers(np.random.default_rng(seed), photos[0], photos, 64)
-        depths = [layer.depth for layer in scene.layers]
-        assert 2 <= len(depths) <= 5 and all((near > far).all() for far, near in zip(depths, depths[1:])) and depths[-1].max() <= 1
+        levels = [layer.plane.level for layer in scene.layers]
+        ends = [end for layer in scene.layers for end in (layer.plane.depth(64).min(), layer.plane.depth(64).max())]
+        assert 2 <= len(levels) <= 5 and levels == sorted(levels) and -1e-6 <= min(ends) and max(ends) <= 1 + 1e-6
         assert disocclusion_mask(as_image(scene.seen_depth()), 4, 0.5).shape == (1, 1, 64, 64)
 
 
@@ -142,7 +194,7 @@ def test_moved_layers():
     moved = move_layer(layer, 3, -2)
     assert np.abs(moved.alpha[:-2, 3:] - layer.alpha[2:, :-3]).max() < 1e-5
     assert np.abs(moved.texture[:-2, 3:] - layer.texture[2:, :-3]).max() < 1e-5
-    np.testing.assert_array_equal(moved.depth, layer.depth)
+    assert moved.plane == layer.plane
     assert draw_path(rng, 10)(0) == (0, 0)
 
 

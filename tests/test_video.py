@@ -502,7 +502,7 @@ def test_same_crop_of_every_frame():
     drawn = video.PhotoParameters('none', .5, 0, 720, 'right', None, 'BICUBIC', 6.0, False)
     options = video.ClipOptions('p', 'Layers', size=64)
     made = [video.composed_clip(video.keyed_random('still', number), frames, [255 - frames[0]], drawn, options) for number in range(6)]
-    pictures = np.stack([pictures for pictures, masks in filter(None, made)])
+    pictures = np.stack([pictures for pictures, *_ in filter(None, made)])
     assert len(pictures) and {10, 60} <= {*np.unique(pictures)} and (pictures[:, 0] == 60).mean() < .02
 
 
@@ -526,18 +526,13 @@ def test_items(sequences):
     for key in ((0, 0, 0), (2, 5, 7)):
         x, mask, y, index = data[key]
         assert (x.shape, mask.shape, y.shape, mask.dtype, index) == ((12, 3, 64, 64), (12, 1, 64, 64), (12, 3, 32, 32), torch.bool, key[0])
-        plain = VideoDataset(sequences, size=64, fringe=False)[key]
-        assert torch.equal(plain[2], plain[0][..., 16:-16, 16:-16]) and torch.equal(plain[1], mask)
-        hole = mask[..., 16:-16, 16:-16].expand_as(y)
-        assert torch.equal(y[hole], plain[2][hole]) and mask.any((1, 2, 3)).all() and 0 <= x.min() and x.max() <= 1
+        assert torch.equal(y, x[..., 16:-16, 16:-16]) and mask.any((1, 2, 3)).all() and 0 <= x.min() and x.max() <= 1
         assert (mask == mask[:1]).all()
-    stains = [((y - x[..., 16:-16, 16:-16]).abs() > 1 / 255).any().item() for x, _, y, _ in (data[2, 0, draw] for draw in range(12))]
-    assert sum(stains) >= 2
 
 
 def test_order_of_time(sequences):
     "The red channel tells the frame's number; colour jitter keeps it ascending or descending."
-    data = VideoDataset(sequences, size=64, fringe=False)
+    data = VideoDataset(sequences, size=64)
     red = [data[0, 0, draw][0][:, 0, 5, 5] for draw in range(24)]
     ways = {tuple(step.diff().sign().unique().tolist()) for step in red}
     assert ways <= {(1.0,), (-1.0,), (-1.0, 0.0, 1.0), (-1.0, 1.0)} and {(1.0,), (-1.0,)} <= ways
