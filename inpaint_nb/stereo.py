@@ -465,8 +465,9 @@ def stream_view(
     waiting, device = deque(), next(model.parameters()).device
     def prepared():
         for picture in without_short_floats(pictures, device.type):
-            waiting.append((picture[0], model.preprocess(*picture)[1]))
-            yield model.preprocess(*picture)
+            emptied, weight = model.preprocess(*picture)
+            waiting.append((picture[0], weight))
+            yield emptied, weight
     stream = model.stream(prepared())
     while True:
         with short_floats(device, tiling_of(model)): filled = next(stream, None)
