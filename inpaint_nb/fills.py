@@ -190,7 +190,8 @@ def column_means(
         around = (row[:, None] + torch.arange(-reach, reach + 1)).clamp(0, height - 1)
         window = image[runs.picture[some, None], around, runs.column[some, None]]  # m k c+1
         like = row - (row - 62).clamp(0, max(height - 125, 0))
-        total = (weights[like, None] @ window)[:, 0]
+        with torch.autocast('cpu', enabled=False):  # a network may ask, in short floats
+            total = (weights[like, None] @ window)[:, 0]
         means.append(total[:, :-1] / total[:, -1:])
     return torch.cat(means)
 

@@ -153,6 +153,14 @@ def test_half_precision_and_no_gradient():
     assert not repeat_background(image.requires_grad_(), hole).requires_grad
 
 
+@pytest.mark.parametrize('short', [torch.bfloat16, torch.float16])
+def test_no_short_floats(short):
+    "A network that computes in 16 bits gets the same fill."
+    image, hole = picture_and_hole(1, 3, 80, 60)
+    filled = repeat_background(image, hole)
+    with torch.autocast('cpu', short): assert torch.equal(repeat_background(image, hole), filled)
+
+
 def test_other_fills_are_the_two_of_opencv():
     case, = scene_cases([40], size=(96, 128))
     assert not torch.equal(telea(case.image, case.hole), navier_stokes(case.image, case.hole))
