@@ -490,7 +490,7 @@ def draw_widest(
 def composed_side(
     size: int,  # side of the record, pixels
     widest: float,  # disparity of depth 1, pixels
-) -> tuple[int, int]:  # side of the square to compose, and columns at its borders that need not be true
+) -> tuple[int, int]:  # side of the square to compose, and its columns at each border to leave out
     "How much is composed for a record, so that there is something to choose from."
     margin = math.ceil(widest) + 4
     return max(size * 25 // 16, size + 2 * margin), margin
@@ -503,8 +503,9 @@ def as_composed(
 ) -> PhotoParameters:
     "What a composed picture would be drawn with, were it a whole photo."
     scale = len(scene.layers[0].texture) / scene.window.side
+    height, width = (length * scale for length in shape[:2])
     return replace(parameters, mapper='none', edge_dilation=0, view='right', angle=None,
-                   short_side=round(min(shape[:2]) * scale), divergence=100 * widest / (shape[1] * scale))
+                   short_side=round(min(height, width)), divergence=100 * widest / width)
 
 # %% ../nbs/02_datasets.ipynb #b52e659c
 def composed_crop(
@@ -522,7 +523,8 @@ def composed_crop(
     top, left, area = best_crop(mask[:, margin:side - margin], size, rng, tries=4)
     window = slice(top, top + size), slice(margin + left, margin + left + size)
     picture, mask = eight_bits(picture[window]), mask[window]
-    if area <= LEAST_HOLE or hole_detail(picture, mask) < max(options.least_detail, PLAIN): return None
+    plain = hole_detail(picture, mask) < max(options.least_detail, PLAIN)
+    if plain or area <= LEAST_HOLE: return None
     return picture, mask, as_composed(parameters, scene, ground.shape, widest)
 
 def composed_crops(
@@ -911,9 +913,11 @@ def look(self: RecordMaker, image: Image.Image, path: Path, parameters: PhotoPar
 def compose(self: RecordMaker, image: Image.Image, path: Path, parameters: PhotoParameters, key: tuple) -> tuple[dict, dict]:
     "Composed pictures with one photo behind, and what else a note should say."
     parts = self.helpers.choose(content_key(path), *key) if self.helpers else {}
-    found = composed_crops(material(image), [*parts.values()], parameters, self.options, key, self.go_on)
+    others = [*parts.values()]
+    found = composed_crops(material(image), others, parameters, self.options, key, self.go_on)
+    crops = {place: crop[:2] for place, crop in found.items()}
     drawn = {place: drawn for place, (*_, drawn) in found.items()}
-    return {place: crop[:2] for place, crop in found.items()}, {'helpers': [digest[:8] for digest in parts], 'drawn': drawn}
+    return crops, {'helpers': [digest[:8] for digest in parts], 'drawn': drawn}
 
 # %% ../nbs/02_datasets.ipynb #8e94f9cd
 @patch
@@ -930,9 +934,11 @@ def make(self: RecordMaker, name: str, path: Path, data: bytes, source: str, ori
     except PhotoUnfit as error: return PhotoResult(name, skipped=str(error))
     except PhotoError as error: return PhotoResult(name, failed=str(error))
     drawn = facts.pop('drawn', {})
-    note = {'options': options.noted(), 'source': source, 'depth': origin, 'kept': sorted(crops)} | facts
+    note = {'options': options.noted(), 'source': source, 'depth': origin} | facts
+    note['kept'] = sorted(crops)
     note_of = lambda place: note | {'parameters': asdict(drawn.get(place, parameters))}
-    files = {options.stem(source, *place): self.go_on() or encode_record(*crop, note_of(place)) for place, crop in crops.items()}
+    encode = lambda place: self.go_on() or encode_record(*crops[place], note_of(place))
+    files = {options.stem(source, *place): encode(place) for place in crops}
     write_journal(self.home(source), options.group(source), self.made_with | {'name': name, 'source': source, 'depth': origin, 'records': {stem: digest_files(pair) for stem, pair in files.items()}})
     for stem, pair in files.items():
         self.go_on()

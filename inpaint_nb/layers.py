@@ -252,8 +252,9 @@ class Plane(NamedTuple):
     ) -> np.ndarray:         # 2,3 float32
         "The affine map from where the left eye sees a pixel to where the right eye does."
         corner = self.level - (self.across + self.down) / 2 - convergence
-        steps = np.array([self.across, self.down]) / size
-        return np.float32([[1 - steps[0] * widest, -steps[1] * widest, -corner * widest], [0, 1, 0]])
+        across, down = self.across / size, self.down / size
+        row = [1 - across * widest, -down * widest, -corner * widest]
+        return np.float32([row, [0, 1, 0]])
 
 # %% ../nbs/01d_layers.ipynb #709f29b0
 @dataclass(frozen=True)
@@ -402,7 +403,8 @@ def draw_layers(
     "Parts of photos before a photo."
     window = draw_window(rng, ground.shape, size)
     softness = rng.uniform(0.5, 2.5) if rng.random() < 0.15 else 0.0
-    texture, everywhere = ground_texture(ground, window, size, softness), np.ones((size, size), np.float32)
+    texture = ground_texture(ground, window, size, softness)
+    everywhere = np.ones((size, size), np.float32)
     layers = [PhotoLayer(texture, everywhere, ground_plane(rng), everywhere)]
     for level in _levels(rng):
         own = rng.random() < 0.25 or not len(others)
@@ -449,14 +451,19 @@ def second_view(
     return np.clip(picture, 0, 1)
 
 # %% ../nbs/01d_layers.ipynb #49b1b72c
+def _as_image(array):
+    "A tensor 1,C,H,W of H,W or H,W,C."
+    array = np.ascontiguousarray(array, np.float32)
+    return torch.from_numpy(array).reshape(*array.shape[:2], -1).permute(2, 0, 1)[None]
+
+
 def layered_record(
     scene: LayeredPhoto,
     divergence: float,   # distance between the eyes, percent of the width
     convergence: float,  # depth that stays in place, 0..1
 ) -> tuple[np.ndarray, np.ndarray]:  # H,H,3 float32, 0..1, and H,H bool, True in the hole
-    "The left picture warped as in use, the true right view in its holes and in the pixel right of each."
-    left, depth = (torch.from_numpy(np.ascontiguousarray(part, np.float32)).reshape(*part.shape[:2], -1)
-                   .permute(2, 0, 1)[None] for part in (scene.picture(), scene.seen_depth()))
+    "The left picture warped as in use; in its holes and the pixel right of each, the truth."
+    left, depth = _as_image(scene.picture()), _as_image(scene.seen_depth())
     warped = forward_warp(left, depth, divergence, convergence, view='right', fill=False)
     hole = hole_to_fill(warped.right_mask)[0, 0].numpy() > 0
     replaced = hole.copy()

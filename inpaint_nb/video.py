@@ -43,7 +43,8 @@ from .datasets import (
     grid_crop, hard_crop, keyed_random, known_empty, list_photos, list_records, make_folder, own_share, photo_depth, photo_holes, place_photo, read_journal, read_photo, read_record, record_note,
     record_page, run_in_order, share_of, thicken_mask, write_files, write_journal)
 from .depth import DepthModel, choose_device, create_depth_model
-from .layers import draw_layers, draw_path, ground_texture, hole_detail, layered_record, moving_layers
+from .layers import (
+    draw_layers, draw_path, ground_texture, hole_detail, layered_record, moving_layers)
 from .masks import dilate_edge
 from .warp import match_depth
 
@@ -798,7 +799,8 @@ def compose(
     draw = partial(composed_clip, frames=frames, others=[*parts.values()], parameters=parameters, options=self.options, go_on=self.go_on)
     found = {place: draw(keyed_random('layers', *key, *place)) for place in places}
     crops = {place: crop[:2] for place, crop in found.items() if crop}
-    return crops, {'helpers': [digest[:8] for digest in parts], 'drawn': {place: found[place][2] for place in crops}}
+    drawn = {place: found[place][2] for place in crops}
+    return crops, {'helpers': [digest[:8] for digest in parts], 'drawn': drawn}
 
 # %% ../nbs/02a_video.ipynb #db545602
 @patch
@@ -818,10 +820,12 @@ def make_records(
     try: crops, facts = (self.compose if self.model.composes else self.look)(clip, source, shot, parameters, key)
     except PhotoError as error: return replace(result, failed=str(error))
     origin, drawn = self.origin(clip, shot.numbers), facts.pop('drawn', {})
-    note = {'options': options.noted(), 'source': source, 'depth': origin, 'start': shot.start, 'frames': shot.numbers, 'kept': sorted(crops)} | facts
+    note = {'options': options.noted(), 'source': source, 'depth': origin, 'start': shot.start} | facts
+    note |= {'frames': shot.numbers, 'kept': sorted(crops)}
     note_of = lambda place: note | {'parameters': asdict(drawn.get(place, parameters))}
     stem_of = lambda place: options.stem(source, 2 * sequence + place[0], place[1])
-    files = {stem_of(place): self.go_on() or encode_clip_record(*crop, note_of(place)) for place, crop in crops.items()}
+    encode = lambda place: self.go_on() or encode_clip_record(*crops[place], note_of(place))
+    files = {stem_of(place): encode(place) for place in crops}
     records = {stem: digest_files(chain(*frames)) for stem, frames in files.items()}
     write_journal(self.home(source), self.line(source, sequence), self.made_with | {'name': shown(clip.path.name), 'source': source, 'depth': origin, 'start': shot.start, 'frames': shot.numbers, 'records': records})
     for stem, frames in files.items(): self.go_on() or write_clip_files(self.home(source), stem, frames)

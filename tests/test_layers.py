@@ -12,8 +12,8 @@ from PIL import Image
 from inpaint_nb import layers
 from inpaint_nb.fills import hole_to_fill
 from inpaint_nb.layers import (
-    SHAPES, LayeredPhoto, PhotoLayer, Plane, Shape, Window, coarse, draw_layers, draw_path, draw_shape,
-    draw_window, hole_detail, layered_clip, layered_pair, layered_record, move_layer, paint_layers,
+    SHAPES, LayeredPhoto, PhotoLayer, Plane, Shape, Window, coarse, draw_layers, draw_path,
+    draw_shape, draw_window, hole_detail, layered_clip, layered_pair, layered_record, move_layer, paint_layers,
     second_view)
 from inpaint_nb.masks import disocclusion_mask
 from inpaint_nb.scenes import random_scene
@@ -55,7 +55,8 @@ def test_leaning_planes_by_their_disparity():
     columns = np.arange(size, dtype=np.float32) / size
     ramp = np.broadcast_to(columns[None, :, None], (size, size, 3)).copy()
     everywhere = np.ones((size, size), np.float32)
-    view = second_view([PhotoLayer(ramp, everywhere, plane, everywhere)], 100 * 12 / size, 0.25)[..., 0]
+    layer = PhotoLayer(ramp, everywhere, plane, everywhere)
+    view = second_view([layer], 100 * 12 / size, 0.25)[..., 0]
     shift = (plane.depth(size) - 0.25) * 12
     for row in (5, 48, 90):
         lands = np.arange(size) - shift[row]
@@ -66,7 +67,7 @@ def test_leaning_planes_by_their_disparity():
 
 @pytest.mark.parametrize('dilated', [False, True])
 def test_record_by_hand(dilated):
-    "Hole and one pixel right of it hold the ground; left of it stands the card, with the ground it dragged along."
+    "The ground in the hole and right of it; left of it the card, with the ground it dragged along."
     rng, size = np.random.default_rng(4), 64
     alpha = np.zeros((size, size), np.float32)
     alpha[:, 20:40] = 1
@@ -168,8 +169,9 @@ def test_depths_of_layers(photos):
     for seed in range(20):
         scene = draw_layers(np.random.default_rng(seed), photos[0], photos, 64)
         levels = [layer.plane.level for layer in scene.layers]
-        ends = [end for layer in scene.layers for end in (layer.plane.depth(64).min(), layer.plane.depth(64).max())]
-        assert 2 <= len(levels) <= 5 and levels == sorted(levels) and -1e-6 <= min(ends) and max(ends) <= 1 + 1e-6
+        depths = np.stack([layer.plane.depth(64) for layer in scene.layers])
+        assert 2 <= len(levels) <= 5 and levels == sorted(levels)
+        assert -1e-6 <= depths.min() and depths.max() <= 1 + 1e-6
         assert disocclusion_mask(as_image(scene.seen_depth()), 4, 0.5).shape == (1, 1, 64, 64)
 
 
