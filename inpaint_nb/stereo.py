@@ -142,7 +142,8 @@ def inpaint_view(
     if largest is None: largest = 2 ** 23 // max(len(image), 4)
     if margin is None: margin = tiling.margin
     tiles = tiles_to_fill(weight, cell, margin, largest, tiling.step, tiling.early)
-    for keep, around in tqdm(tiles, 'fill holes', unit='tile', leave=False, disable=not progress):
+    if progress: tiles = tqdm(tiles, 'fill holes', unit='tile', leave=False)
+    for keep, around in tiles:
         part = image[(..., *around)], hole[(..., *around)]
         with short_floats(image.device, tiling): tile = model.infer(*part)
         if image.is_cuda and not tile.isfinite().all(): tile = model.infer(*part)
