@@ -998,7 +998,8 @@ class Pretrained:
     file: str # in the folder `weights` of the package
 
 PRETRAINED: dict[str, Pretrained] = {row.model: row for row in ( # ours first; one for each file
-    Pretrained('inpaint_nb.background_v1', 'background_v1.pth'),)}
+    Pretrained('inpaint_nb.background_v1', 'background_v1.pth'),
+    Pretrained('inpaint_nb.background_video_v1', 'background_video_v1.pth'))}
 
 def pretrained_file(
     name: str | None = None, # of a model; None: our newest
