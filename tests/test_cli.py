@@ -113,7 +113,7 @@ def test_unknown_subcommand(line):
 def test_wrong_values(root, photos):
     line = ['inpaint_create_training_data', 'inpaint', '--dataset-dir', photos, '-o', root/'never', '--prefix', 'p']
     refused(2, *line, '--model-type', 'Pseudo', '--num-samples', 'two', says=['--num-samples', 'two'])
-    refused(2, *line, '--model-type', 'Pseudo', '--divergence-level', 4, says=['divergence', '4'])
+    refused(2, *line, '--model-type', 'Pseudo', '--divergence-level', 5, says=['divergence', '5'])
     refused(2, *line, '--model-type', 'Pseudo', '--size', 3, says=['size', '3'])
     refused(2, *line, '--model-type', 'Any_X', says=['--model-type', 'Any_X', 'Pseudo'])
     assert not (root/'never').exists()
