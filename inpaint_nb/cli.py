@@ -425,7 +425,7 @@ def demo(
     "`inpaint_demo`: the whole job, without network or input."
     def work():
         parameters = room_parameters('demo', 'run_demo')
-        parser = Parser('inpaint_demo', description='Do the whole job: scenes, records, a model from scratch, a stereo picture, and how good it is.')
+        parser = Parser('inpaint_demo', description='Do the whole job: scenes, records, a network that learns from them, a stereo picture, and how good it is.')
         add_room(parser, parameters, positional='out')
         args = parser.parse_args(argv)
         from inpaint_nb.demo import run_demo
