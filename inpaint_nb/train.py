@@ -1373,8 +1373,8 @@ def begin_with(
     path: str | Path,  # a model or checkpoint, `pretrained`; for a video model also one of a photo model
 ):
     "Take initial weights from a file: all of them, or those that a photo model has in common with a video model."
-    names = model.name, model.name.replace('_video', '')  # shipped for it, or for photos
-    path = weights_file(path, next((name for name in names if name in PRETRAINED), model.name))
+    shipped = [name for name in PRETRAINED if isinstance(model, MODELS[name])]  # its own, or of what it extends
+    path = weights_file(path, shipped[0] if shipped and model.name not in shipped else model.name)
     source = load_model(path, name=None if model.frames > 1 else model.name)[0]
     if source.name == model.name: return load_weights(model, source.state_dict(), path)
     if source.frames > 1:
