@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'RATES', 'PAGE', 'MARGIN', 'GAP', 'LEFT', 'DIVERGENCE', 'say', 'DemoPlan', 'scene_seed', 'draw_photos',
-           'spread', 'choose_photos', 'copy_photos', 'make_records', 'Clock', 'stack', 'Album', 'examples', 'Careful',
+           'spread', 'choose_photos', 'copy_photos', 'make_records', 'stack', 'Album', 'examples', 'Careful',
            'checkpoint', 'first_model', 'settings', 'learn', 'read_small', 'judged_views', 'as_tensors', 'short_table',
            'scores', 'new_page', 'place', 'place_three', 'showcase', 'job_row', 'large_holes', 'origin_of',
            'learning_row', 'curve', 'busiest_window', 'comparison', 'story', 'claim', 'learning_seconds', 'judge',
@@ -40,10 +40,10 @@ from .depth import create_depth_model
 from .fills import FILLERS, counted_pixels, hole_to_fill
 from .layers import layered_pair
 from .models import BackgroundInpaintV1, create_model, load_model, write_whole
-from .scenes import random_scene
+from .scenes import example_photo, random_scene
 from .stereo import anaglyph, make_stereo, read_picture, save_picture, side_by_side
 from .train import (
-    SCHEDULES, Callback, Interrupted, PlainStep, TrainConfig, Training, fit, keep_memory,
+    Callback, Interrupted, PlainStep, TimeBar, TrainConfig, Training, fit, keep_memory,
     own_randomness, paint_hole, png, set_seed)
 from .warp import forward_warp
 
@@ -145,51 +145,6 @@ def make_records(
     raise ValueError(f'no records came out of {photos} photos:\n{summary}')
 
 # %% ../nbs/06a_demo.ipynb #de5995c7
-class Clock(Callback):
-    "Ends a run when its time is up; until then the learning rate follows the time."
-    rise = 0.05  # share of the time in which the learning rate grows from a tenth of its value
-    def __init__(self,
-        seconds: float,  # for the run
-        progress: bool = True,  # show a bar
-        now: Callable[[], float] = time.monotonic,  # tells the time, seconds
-    ):
-        self.seconds, self.now, self.start, self.loss = seconds, now, now(), ''
-        self.bar = tqdm(total=round(seconds), desc='learning', disable=not progress, bar_format='{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}')
-    def share(self) -> float:  # 0 at the start, 1 when the time is up
-        "How much of the time is over."
-        return min((self.now() - self.start) / self.seconds, 1)
-    def rates(self,
-        epoch: int,  # not used
-        config: TrainConfig,
-    ) -> tuple[float, float]:  # learning rate, weight decay
-        "A schedule, as `SCHEDULES` wants it."
-        share = self.share()
-        fallen = max((1 + math.cos(math.pi * share)) / 2, 0.01)
-        return config.learning_rate * fallen * min(0.1 + share / self.rise, 1), config.weight_decay
-
-# %% ../nbs/06a_demo.ipynb #a6b9a4a8
-@patch
-def before_fit(self: Clock, run: Training):
-    self.start = self.now() - run.state.seconds - sum(row['seconds'] for row in run.state.history)
-    self.bar.initial = self.bar.n = round(self.share() * self.seconds)
-
-@patch
-def after_start(self: Clock, run: Training, scores: dict): self.start = self.now()  # judging is no learning
-
-@patch
-def after_step(self: Clock, run: Training):
-    share = self.share()
-    run.enough = share == 1
-    self.bar.set_postfix_str(f'step {run.state.step}{self.loss}', refresh=False)
-    self.bar.update(round(share * self.seconds) - self.bar.n)
-
-@patch
-def after_losses(self: Clock, run: Training, losses: list[float]): self.loss = f', loss {sum(losses) / len(losses):.3f}'
-
-@patch
-def after_fit(self: Clock, run: Training): self.bar.close()
-
-# %% ../nbs/06a_demo.ipynb #66c979ad
 def stack(
     images: Tensor,  # b 3 h w
 ) -> Tensor:  # 1 3 b*h w
@@ -202,9 +157,8 @@ class Album(Callback):
         folder: Path,  # gets a picture for each time, named by the step
         image: Tensor,  # b 3 h w, 0..1
         mask: Tensor,  # b 1 h w, above 0 in the hole
-        share: Callable[[], float],  # of the time that is over, 0..1
-        shares: tuple[float, ...] = (0, 0.05, 0.15, 0.4),  # when to look
-    ): self.folder, self.image, self.mask, self.share, self.shares = folder, image, mask, share, shares
+        shares: tuple[float, ...] = (0, 0.05, 0.15, 0.4),  # of the time, when to look
+    ): self.folder, self.image, self.mask, self.shares = folder, image, mask, shares
 
 @patch
 def before_fit(self: Album, run: Training):
@@ -215,7 +169,7 @@ def before_fit(self: Album, run: Training):
 @torch.no_grad()
 def after_step(self: Album, run: Training):
     taken = len(list(self.folder.glob('*.png')))
-    if taken == len(self.shares) or self.share() < self.shares[taken]: return
+    if taken == len(self.shares) or run.share() < self.shares[taken]: return
     with run.step.judging(), run.compute.autocast(): filled = run.step.model.infer(*run.compute.move((self.image, self.mask))).float()
     save_picture(stack(filled), self.folder/f'{run.state.step:06d}.png')
 
@@ -263,12 +217,13 @@ RATES = {True: 1e-4, False: 1e-3}  # learning rate: with what is learnt already,
 def settings(
     plan: DemoPlan,
     seed: int,
+    seconds: float,  # of learning
     resume: bool,  # go on with the run that is there
 ) -> TrainConfig:
     "How the network learns."
     return TrainConfig(
         arch='background_v1', loss='masked_l1', batch_size=8, backward_step=1, size=plan.crop,
-        num_samples=8 * plan.epoch, max_epoch=1_000_000, eval_step=2, scheduler='clock',
+        num_samples=8 * plan.epoch, max_minutes=seconds / 60, eval_step=2,
         learning_rate=RATES[bool(plan.start)], ema_model=True, ema_decay=0.98, seed=seed,
         num_workers=0, amp_float='bfloat16', resume=resume)
 
@@ -281,19 +236,16 @@ def learn(
     now: Callable[[], float] = time.monotonic,  # tells the time, seconds
 ):
     "Train a network for some time, or go on with an interrupted run."
-    clock = Clock(seconds, progress, now)
-    config = settings(plan, seed, checkpoint(out) is not None)
+    config = settings(plan, seed, seconds, checkpoint(out) is not None)
     train = InpaintDataset(out/'data/train', True, plan.crop, seed)
     judged = any((out/'data/eval').glob('*_M.png'))
     judge = InpaintDataset(out/'data/eval', False, plan.crop) if judged else None
-    album = Album(out/'model/learning', *examples(out, plan), clock.share)
-    SCHEDULES['clock'] = clock.rates
+    watchers = [Album(out/'model/learning', *examples(out, plan)), *[TimeBar()] * progress]
     keep_memory()
-    model, watchers = first_model(plan, seed), [clock, album]
-    try: fit(model, train, judge, out/'model', config, watchers, progress=False, step_type=Careful)
+    model = first_model(plan, seed)
+    try: fit(model, train, judge, out/'model', config, watchers, progress=False, step_type=Careful, now=now)
     except Interrupted:
         raise Interrupted('stopped while learning; the same command goes on from here') from None
-    finally: del SCHEDULES['clock']
 
 # %% ../nbs/06a_demo.ipynb #fcc4c395
 def read_small(
@@ -414,13 +366,10 @@ def showcase(
     out: Path,  # of the demonstration; holds photos/
     plan: DemoPlan,
     seed: int,  # of the demonstration
-    scenes: bool,  # in photos/, not photos
+    own: bool,  # photos/ holds photos, not scenes
 ) -> tuple[Tensor, Tensor]:  # image 1 3 h w and depth 1 1 h w
-    "A picture that the network has not learnt from."
-    if scenes:
-        size = tuple(2 * side for side in plan.judged_size)
-        scene = random_scene(scene_seed(seed, 'shown', 0), size)
-        return F.avg_pool2d(scene.image, 2), scene.depth[..., ::2, ::2]
+    "A held-out photo, or the photograph that comes with the package."
+    if not own: return tuple(example_photo())
     for photo in [*list_photos(out/'photos/eval'), *list_photos(out/'photos/train')]:
         image = read_small(photo, plan.judged_size[1])
         if image is not None: return image, create_depth_model('Pseudo', seed=seed).infer(image)
@@ -632,7 +581,7 @@ def _prepare(out, photos, seed, plan, progress):
 def _teach(out, plan, seed, seconds, progress) -> nn.Module:
     "Stage 3, a model: of the shipped weights or new, taken up, or of an earlier run."
     before = checkpoint(out)
-    if before and before['last_epoch'] >= before['train_kwargs']['max_epoch']:
+    if before and before['run']['finished']:
         say('3/5  Nothing to learn: this folder has its model. (Another folder starts anew.)')
     else:
         over = before['run']['seconds'] + sum(row['seconds'] for row in before['run']['history']) if before else 0
@@ -677,7 +626,7 @@ def run_demo(
     judged = f'{len(cases)} views of parts of {kind} that it never saw, with their truth'
     write_whole(out/'scores.json', json.dumps({judged: scores(report)}, indent=1).encode())
     say(f'\n{judged}:\n\n{short_table(report)}\n\n5/5  Painting')
-    files = _paint(out, plan, showcase(out, plan, seed, photos is None), cases, report, model)
+    files = _paint(out, plan, showcase(out, plan, seed, photos is not None), cases, report, model)
     seconds = time.monotonic() - start
     say(*files, f'Done in {seconds // 60:.0f} min {seconds % 60:.0f} s.', sep='\n')
     return DemoResult(judged, report, files, seconds)

@@ -24,7 +24,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from .losses import LPIPS, load_lpips, reflect_to
 from .models import Inpainter, ReplicatePad, load_weights, model_state, read_checkpoint, replicate_pad
-from .train import OPTIMIZERS, Compute, PlainStep, RunState, TrainConfig, own_randomness, same_discriminator, say, set_seed
+from .train import Compute, create_optimizer, PlainStep, RunState, TrainConfig, own_randomness, same_discriminator, say, set_seed
 
 # %% ../nbs/05_gan.ipynb #ec681a3e
 PERIOD = 4  # pixels: the decoders write tiles of 4 x 4
@@ -433,7 +433,7 @@ class GanStep(PlainStep):
         with own_randomness():
             set_seed(config.seed, 'discriminator')
             self.discriminator = create_discriminator(config.discriminator).to(compute.device).train()
-        self.optimizers.append(OPTIMIZERS[config.optimizer](self.discriminator, config))
+        self.optimizers.append(create_optimizer(self.discriminator, config))
         for optimizer in self.averaging(): optimizer.train()
         self.companions, self.steps = [self.discriminator], 0
         self.balance = torch.tensor(math.nan, device=compute.device)  # moving average of the adaptive weight

@@ -714,7 +714,7 @@ class Correction(nn.Module):
         "The rule, a correction of its colours, and a blend with the sharp repetition."
         x, (h, w) = self.to_pixels(x), seen.hole.shape[-2:]
         x = F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)
-        x = self.conv2(F.relu(self.conv1(torch.cat([x, seen.values], 1))))
+        x = self.conv2(F.leaky_relu(self.conv1(torch.cat([x, seen.values], 1)), 0.1))
         x = x.float()[..., :h, :w]
         filled = seen.fill + x[:, :3] + x[:, 3:] * (seen.plain - seen.fill)
         return torch.where(seen.hole, filled, seen.image)
@@ -999,7 +999,8 @@ class Pretrained:
 
 PRETRAINED: dict[str, Pretrained] = {row.model: row for row in ( # ours first; one for each file
     Pretrained('inpaint_nb.background_v1', 'background_v1.pth'),
-    Pretrained('inpaint_nb.background_video_v1', 'background_video_v1.pth'))}
+    Pretrained('inpaint_nb.background_video_v1', 'background_video_v1.pth'),
+    Pretrained('inpaint.light_inpaint_v1', 'light_inpaint_v1.pth'))}
 
 def pretrained_file(
     name: str | None = None, # of a model; None: our newest

@@ -4,18 +4,21 @@
 
 # %% auto #0
 __all__ = ['TEXTURES', 'SHAPES', 'noise', 'palette', 'paint', 'surface', 'Layer', 'make_layer', 'Scene', 'random_scene',
-           'random_clip']
+           'random_clip', 'Photograph', 'example_photo']
 
 # %% ../nbs/00a_scenes.ipynb #0573d1e8
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from fastcore.basics import patch
+from PIL import Image
 
 from .warp import disparity
 
@@ -462,3 +465,16 @@ def random_clip(
                  for layer, (path_x, path_y) in zip(start.layers, paths)]
         return Scene([_moved(layer, *move) for layer, move in zip(start.layers, moves)], start.size)
     return [frame_at(frame) for frame in range(frames)]
+
+# %% ../nbs/00a_scenes.ipynb #a4f23d7d
+class Photograph(NamedTuple):
+    "A photograph and how near everything in it is."
+    image: torch.Tensor  # 1 3 H W, 0..1
+    depth: torch.Tensor  # 1 1 H W, 0..1, near = 1
+
+def example_photo() -> Photograph:  # 540 x 960 pixels
+    "The photograph that comes with the package."
+    folder = Path(str(files('inpaint_nb'))) / 'photos'
+    pictures = [Image.open(folder / name) for name in ('osprey.jpg', 'osprey_depth.png')]
+    planes = [torch.from_numpy(np.array(picture, np.float32) / 255) for picture in pictures]
+    return Photograph(planes[0].permute(2, 0, 1)[None], planes[1][None, None])

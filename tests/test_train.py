@@ -303,7 +303,7 @@ def test_a_watcher_ends_the_run(data, tmp_path, steps):
     history = run(data, tmp_path, Enough(), max_epoch=100, eval_step=100)
     assert [row['psnr'] is not None for row in history] == [False, True]
     file = load_model(tmp_path/f'{NAME}.checkpoint.pth')[1]
-    assert file['run']['step'] == steps and file['last_epoch'] == file['train_kwargs']['max_epoch'] == 2
+    assert file['run']['step'] == steps and file['run']['finished'] and file['last_epoch'] == 2
     assert torch.equal(weights(tmp_path/f'{NAME}.pth'), weights(tmp_path/f'{NAME}.checkpoint.pth'))
 
 def test_watching_changes_nothing(data, tmp_path, through):
@@ -772,3 +772,86 @@ def test_a_model_alone_cannot_be_resumed(data, tmp_path):
 def test_records_smaller_than_the_crops(data, tmp_path, workers):
     with pytest.raises(ValueError) as error: run(data, tmp_path, size=256, num_workers=workers)
     assert 'smaller than the crops of 256 pixels' in str(error.value) and '\n' not in str(error.value)
+
+# ---- a limit of time
+
+class Steady(Callback):
+    "A time of its own, in which a step takes ten seconds; the learning rates of the steps."
+    def __init__(self): self.time, self.rates = 0, []
+    def after_step(self, run):
+        self.time += 10
+        self.rates.append(run.step.optimizers[0].param_groups[0]['lr'])
+
+def timed(data, folder, watcher, *more, **options):
+    "A run by the clock of its watcher."
+    config = replace(QUICK, max_minutes=95 / 60, **options)
+    train_set, eval_set = (InpaintDataset(data/part, part == 'train', config.size, 7) for part in ('train', 'eval'))
+    return fit(create_model(NAME), train_set, eval_set, folder, config, [*more, watcher], progress=False, now=lambda: watcher.time)
+
+def test_a_limit_of_time_ends_the_run(data, tmp_path):
+    history = timed(data, tmp_path, steady := Steady())
+    file = load_model(tmp_path/f'{NAME}.checkpoint.pth')[1]
+    assert file['run']['finished'] and file['run']['step'] == len(steady.rates) == 11  # 10 steps take 100 s, seen after the next
+    assert history[-1]['psnr'] is not None and len(history) == 4  # of three steps each
+    assert steady.rates[0] == pytest.approx(1e-4) and max(steady.rates) > 0.95e-3 and steady.rates[-1] == pytest.approx(1e-5)
+
+def test_a_limit_of_time_goes_on_after_an_interruption(data, tmp_path):
+    with pytest.raises(Interrupted): timed(data, tmp_path, Steady(), StopAfter(4))
+    assert not load_model(tmp_path/f'{NAME}.checkpoint.pth')[1]['run']['finished']
+    timed(data, tmp_path, rest := Steady(), resume=True)
+    assert load_model(tmp_path/f'{NAME}.checkpoint.pth')[1]['run']['step'] == 4 + len(rest.rates) < 14
+    assert max(rest.rates) < 0.9e-3  # no second rise
+
+def test_a_finished_run_has_nothing_left_to_do(data, tmp_path, capsys):
+    timed(data, tmp_path, Steady())
+    before = (tmp_path/f'{NAME}.checkpoint.pth').read_bytes()
+    timed(data, tmp_path, again := Steady(), resume=True)
+    assert not again.rates and (tmp_path/f'{NAME}.checkpoint.pth').read_bytes() == before
+    assert 'Nothing left to do: --max-minutes is 1.58' in capsys.readouterr().out
+
+# ---- processes that load data
+
+class Broken(InpaintDataset):
+    "Fails in the midst of an epoch, in a way nobody foresaw."
+    def __getitem__(self, key):
+        if isinstance(key, tuple) and key[2] == 5: raise RuntimeError('unable to write to file </torch_1_2_3>: No space left on device (28)')
+        return super().__getitem__(key)
+
+def test_scarce_memory_of_loading_processes_is_one_line(data, tmp_path):
+    "And nothing is left running."
+    import multiprocessing
+    with pytest.raises(RuntimeError, match='^a process that loads data ran out of shared memory or file handles: try --num-workers 0[^\n]*$'):
+        fit(create_model(NAME), Broken(data/'train', True, 52, 7), None, tmp_path, replace(QUICK, num_workers=2), progress=False)
+    assert not multiprocessing.active_children()
+
+def test_little_shared_memory_changes_nothing_but_the_way(data, tmp_path, monkeypatch, capsys):
+    run(data, tmp_path/'shared', max_epoch=1, num_workers=1)
+    monkeypatch.setattr(train, 'shared_memory', lambda: 64_000)
+    run(data, tmp_path/'pipe', max_epoch=1, num_workers=1)
+    assert '/dev/shm has only 0 MB' in capsys.readouterr().out
+    assert torch.equal(*(weights(tmp_path/name/f'{NAME}.pth') for name in ('shared', 'pipe')))
+
+def test_ends_when_nobody_reads(data, tmp_path):
+    "Ctrl-C, and the reader of the pipe goes with it, as with `2>&1 | tee`."
+    options = ('--batch-size', 2, '--backward-step', 1, '--num-samples', 100_000, '--max-epoch', 2, '--loss', 'l1', '--size', 52, '--gpu', -1, '--num-workers', 2)
+    command = [Path(sys.executable).with_name('inpaint_train'), 'inpaint', '-i', data, '--model-dir', tmp_path, *options]
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | {'OMP_NUM_THREADS': '1'})
+    try:
+        while not list((tmp_path/'tensorboard').glob('*/events*')): assert process.poll() is None; time.sleep(.02)  # from the first step on
+        process.stdout.close()
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(timeout=240)
+        assert load_model(tmp_path/f'{LIGHT}.checkpoint.pth')[1]['run']['drawn'] > 0
+        with pytest.raises(ProcessLookupError): os.killpg(process.pid, 0)
+    finally:
+        if process.poll() is None: os.killpg(process.pid, signal.SIGKILL)
+
+def test_a_checkpoint_says_where_its_rates_began(data, tmp_path):
+    "As schedules of PyTorch, and with them the reference's trainer, expect it when they go on."
+    run(data, tmp_path, max_epoch=1)
+    state, = load_model(tmp_path/f'{NAME}.checkpoint.pth')[1]['optimizer_state_dict']
+    assert {group['initial_lr'] for group in state['param_groups']} == {QUICK.learning_rate}
+    model = create_model(NAME)
+    optimizer = torch.optim.AdamW(decay_groups(model, 0.001), lr=1e-4)
+    optimizer.load_state_dict(state)
+    torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 10, last_epoch=1)
