@@ -8,9 +8,10 @@ __all__ = ['WIDTHS', 'Case', 'scene_cases', 'Score', 'Average', 'decibels', 'ave
            'report_record', 'finite', 'fill_case', 'local_lpips', 'frame_lpips', 'score_fill', 'judge_fills',
            'read_disparity', 'fill_unknown', 'hidden_in_left', 'matched_disparity', 'read_stereo', 'stereo_name',
            'stereo_case', 'stereo_sources', 'judge_stereo', 'compare_fills', 'label', 'where_most_hole', 'ranked',
-           'case_strip', 'score_sheet', 'Paths', 'fetch', 'optical_flow', 'follow', 'warping_errors', 'warping_error',
-           'clip_case', 'judge_clips', 'compare_clip_fills', 'roundtrip_case', 'spread_evenly', 'record_case',
-           'records_sources', 'scenes_sources', 'clips_sources', 'roundtrip_sources', 'load_fillers',
+           'case_strip', 'score_sheet', 'pair_case', 'layered_case', 'layered_cases', 'Paths', 'fetch', 'optical_flow',
+           'follow', 'warping_errors', 'warping_error', 'clip_case', 'judge_clips', 'moving_case', 'compare_clip_fills',
+           'roundtrip_case', 'spread_evenly', 'record_case', 'records_sources', 'scenes_sources', 'clips_sources',
+           'roundtrip_sources', 'read_materials', 'layers_sources', 'moving_sources', 'check_layers', 'load_fillers',
            'BenchmarkOptions', 'run_benchmark', 'time_fill', 'check_speed', 'measure_speed']
 
 # %% ../nbs/07_benchmark.ipynb #e5daf552
@@ -18,8 +19,9 @@ import importlib.util
 import json
 import os
 import platform
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -35,15 +37,17 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import models
-from .datasets import list_records, read_record
+from .datasets import (
+    PHOTO_ENDINGS, list_photos, list_records, material, read_photo, read_record)
 from .depth import choose_device, create_depth_model, use_device
 from .fills import FILLERS, Filler, counted_pixels, hole_to_fill, hole_width
+from .layers import LayeredPair, layered_pair, moving_pairs
 from .losses import LPIPS, VGG_URL, hole_flicker, hole_psnr, load_lpips, ssim_map
 from .masks import disocclusion_mask
 from .scenes import random_scene
 from .stereo import (depth_frames, inpaint_view, read_frames, read_picture, save_picture,
                                shot_depths, shots)
-from .video import list_clip_records, list_clips, open_clip
+from .video import Clip, list_clip_records, list_clips, open_clip
 from .warp import fill_holes, forward_warp, match_depth
 
 # %% ../nbs/07_benchmark.ipynb #2af37b5e
@@ -523,6 +527,46 @@ def score_sheet(
     chosen = ranked(report, networks[-1] if networks else next(iter(fillers)), number)
     return torch.cat([case_strip(sources[name](), fillers, report) for name in chosen], -2)
 
+# %% ../nbs/07_benchmark.ipynb #896e6cd1
+def pair_case(
+    name: str,  # as the table shows it
+    pairs: Iterable[LayeredPair],  # one, or the frames of a clip; all of one divergence and convergence
+) -> Case:  # of that name
+    "Left views, warped as in use, with the true right views."
+    *views, divergences, convergences = zip(*pairs)
+    planes = [torch.from_numpy(np.stack(view).astype(np.float32)) for view in views]
+    left, right, depth = (plane.reshape(*plane.shape[:3], -1).permute(0, 3, 1, 2).contiguous() for plane in planes)
+    eyes = divergences[0], convergences[0]
+    warped = forward_warp(left, depth, *eyes, view='right', fill=False)
+    hole, counted = hole_to_fill(warped.right_mask), counted_pixels(depth, *eyes)
+    return Case(name, warped.right * (1 - hole), hole, right, counted, hole == 0)
+
+# %% ../nbs/07_benchmark.ipynb #0c0511ea
+def layered_case(
+    photos: Sequence[np.ndarray],  # each H,W,3 RGB uint8
+    number: int,  # of the case, from 0
+    seed: int = 0,  # of the first case
+    size: int = 384,  # side of the views, pixels
+    widths: Sequence[float] = (),  # disparity of depth 1 for the cases in turn, pixels; default: drawn, 4 to 64
+) -> Case:  # with something to count
+    "Parts of photos before a photo: the right view with its hole, and the truth."
+    widest = widths[number % len(widths)] if widths else None
+    for attempt in range(20):
+        pair = layered_pair(photos, seed + number + attempt * 1_000_000, size, widest)
+        case = pair_case(f'view {number}', [pair])
+        if case.counted.any(): return case
+    raise ValueError(f'20 layered views of {size} x {size} pixels, and no hole to judge in any: take a larger size')
+
+def layered_cases(
+    photos: Sequence[np.ndarray],  # each H,W,3 RGB uint8
+    number: int,  # of cases
+    seed: int = 0,  # of the first case, the others follow
+    size: int = 384,  # side of the views, pixels
+    widths: Sequence[float] = (),  # disparity of depth 1 for the cases in turn, pixels; default: drawn, 4 to 64
+) -> Iterator[Case]:
+    "As many layered views as wanted."
+    return (layered_case(photos, n, seed, size, widths) for n in range(number))
+
 # %% ../nbs/07_benchmark.ipynb #c119a877
 class Paths(NamedTuple):
     "Where the points of each frame are in the next one."
@@ -608,6 +652,28 @@ def judge_clips(
     "Score fillers on video records, in space and over time."
     records = tqdm(list_clip_records(folder), 'judging', unit=' clips', disable=not progress)
     return judge_fills((clip_case(Path(folder) / record, frames) for record in records), fillers)
+
+# %% ../nbs/07_benchmark.ipynb #36323054
+def moving_case(
+    name: str,  # as the table shows it
+    clip: Clip,  # behind all
+    others: Sequence[Clip],  # the parts before it come from the middle frame of each; none: the clip's own first frame
+    start: float,  # of the clip's possible starts, 0 (first) .. 1 (last)
+    frames: int = 24,  # at most so many
+    seed: int = 0,  # decides all that is drawn
+    size: int = 384,  # side of the views, pixels
+) -> Case:  # of T frames
+    "Things that move before the frames of a clip: right views with their holes, and the truth."
+    first = round(start * max(0, len(clip) - frames))
+    numbers = range(first, min(first + frames, len(clip)))
+    in_shots = ([frame for _, frame in shot] for shot in shots(clip.frames(numbers)))
+    small = lambda frame: material(Image.fromarray(frame))
+    behind = [small(frame) for frame in max(in_shots, key=len)]
+    parts = [small(other[len(other) // 2]) for other in others]
+    for attempt in range(20):
+        case = pair_case(name, moving_pairs(behind, parts, seed + attempt * 1_000_000, size))
+        if case.counted.any(): return case
+    raise ValueError(f'{clip.path}: 20 times layers moved before its frames, and no hole to judge: take a larger size')
 
 # %% ../nbs/07_benchmark.ipynb #685886a2
 def compare_clip_fills(
@@ -709,6 +775,61 @@ def roundtrip_sources(
     clips = list_clips(Path(folder))
     if depth_file and len(clips) > 1: raise ValueError(f'{depth_file} holds the depth of one clip, but {folder} has {len(clips)}')
     return {clip.stem: partial(roundtrip_case, clip, depth_file, frames, model_type, largest) for clip in clips}
+
+# %% ../nbs/07_benchmark.ipynb #663ffd6c
+def read_materials(
+    folder: str,  # of photos, or what holds them in eval/
+    number: int,  # of photos, at most, spread evenly
+    short_side: int,  # at most, pixels
+) -> list[np.ndarray]:  # each H,W,3 RGB uint8
+    "The photos of a folder, not larger than needed; those that cannot be read are named and left out."
+    path = Path(folder) / 'eval' if (Path(folder) / 'eval').is_dir() else Path(folder)
+    if not path.is_dir(): raise FileNotFoundError(f'no folder {path}: give one that holds photos')
+    files = list_photos(path)
+    if not files: raise FileNotFoundError(f"no photos in {path}: known endings are {' '.join(sorted(PHOTO_ENDINGS))}")
+    photos = []
+    for file in spread_evenly(files, number):
+        try: photos.append(material(read_photo(file.read_bytes()), short_side))
+        except (OSError, ValueError) as error: tqdm.write(f'{file} is left out: {error}', file=sys.stderr)
+    if not photos: raise ValueError(f'{path}: none of its photos can be read')
+    return photos
+
+def layers_sources(
+    folder: str,  # photos, or what holds them in eval/
+    number: int = 100,  # of views
+    seed: int = 0,  # of the first view, the others follow
+    size: int = 384,  # side of the views, pixels
+) -> dict[str, Callable[[], Case]]:  # each case by name
+    "Parts of photos before photos."
+    check_layers(number, size)
+    photos = read_materials(folder, number, 2 * size)
+    return {f'view {n}': partial(layered_case, photos, n, seed, size) for n in range(number)}
+
+def moving_sources(
+    folder: str,  # of clips or of folders of frames; or one of them
+    number: int = 4,  # of cases of each clip, from its beginning to its end
+    frames: int = 24,  # of each case
+    seed: int = 0,  # of the first case, the others follow
+    size: int = 384,  # side of the views, pixels
+) -> dict[str, Callable[[], Case]]:  # each case by name
+    "Parts of pictures that move before the frames of clips."
+    check_layers(number, size)
+    if frames < 2: raise ValueError(f'frames must be at least 2, not {frames}')
+    clips, sources = [open_clip(path) for path in list_clips(Path(folder))], {}
+    for place, clip in enumerate(clips):
+        others = [*clips[place + 1:], *clips[:place]][:3]
+        for n in range(number):
+            name, start = f'{clip.path.stem} {n}', (n + 0.5) / number
+            sources[name] = partial(moving_case, name, clip, others, start, frames, seed + len(sources), size)
+    return sources
+
+def check_layers(
+    number: int,  # of cases
+    size: int,  # side of the views, pixels
+):
+    "Refuse what gives no layered view."
+    if number < 1: raise ValueError(f'number of cases must be 1 or more, not {number}')
+    if size < 64: raise ValueError(f'size must be 64 pixels or more, not {size}')
 
 # %% ../nbs/07_benchmark.ipynb #59dc02d8
 def load_fillers(

@@ -379,6 +379,10 @@ def stereo(
 BENCHMARKS = dict(
     stereo=('Judge fills on stereo pairs: folders with left.png, right.png and disp_left.png (16 bits, pixels times 256); without it the disparity is matched, and marked in the table.',
             'pairs --checkpoint-file pretrained models/one/inpaint.light_inpaint_v1.pth -o sheet.jpg'),
+    layers=('Judge fills on views of parts of photos before photos, whose second view is known: photos, those in eval/ if there is such a folder.',
+            'photos --checkpoint-file pretrained -o sheet.jpg'),
+    moving=('Judge fills on things that move before the frames of clips, whose second view is known, also over time: clips, or folders of frames; or one of them.',
+            'films --checkpoint-file pretrained:background_v1 pretrained --json moving.json'),
     records=('Judge fills on image records, those in eval/ if there is such a folder.', 'data/images --number 100 --json records.json'),
     scenes=('Judge fills on procedural scenes, whose second view is known.', '--number 50 --divergence 6'),
     clips=('Judge fills on video records, also over time.', 'data/films/eval --frames 12 --checkpoint-file pretrained pretrained:background_v1'),
@@ -413,7 +417,7 @@ def benchmark(
                 options = room.BenchmarkOptions(**taken(args, room_parameters('benchmark', 'BenchmarkOptions')))
         if args.command == 'speed': return print(*room.text_table(room.measure_speed(**taken(args, own))), sep='\n')
         line = shlex.join(['inpaint_benchmark', *map(str, sys.argv[1:] if argv is None else argv)])
-        of_clips = args.command in ('clips', 'roundtrip')
+        of_clips = args.command in ('moving', 'clips', 'roundtrip')
         print(room.run_benchmark(sources, options, line, whole=args.command == 'roundtrip', video=of_clips))
 
     return finish(work, 'nothing was written; the same command begins again', argv)

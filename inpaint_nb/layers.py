@@ -6,7 +6,8 @@
 __all__ = ['SHAPES', 'Window', 'draw_window', 'smooth_noise', 'blob', 'segment', 'polygon', 'half_plane', 'lines', 'writing',
            'leaves', 'Shape', 'draw_shape', 'Plane', 'PhotoLayer', 'ground_plane', 'leaning_plane', 'draw_layer',
            'LayeredPhoto', 'paint_layers', 'coarse', 'draw_layers', 'ground_texture', 'second_view', 'layered_record',
-           'LayeredPair', 'layered_pair', 'draw_path', 'move_layer', 'moving_layers', 'layered_clip', 'hole_detail']
+           'LayeredPair', 'layered_pair', 'draw_path', 'move_layer', 'moving_layers', 'layered_clip', 'moving_pairs',
+           'hole_detail']
 
 # %% ../nbs/01d_layers.ipynb #bc59f0be
 import math
@@ -481,6 +482,21 @@ class LayeredPair(NamedTuple):
     convergence: float  # depth that stays in place, 0..1
 
 
+def _drawn_widest(rng, size, widest):
+    "The disparity of depth 1 in pixels, and the side of a square with margins for it."
+    if widest is None: widest = math.exp(rng.uniform(math.log(4), math.log(64)))
+    return widest, size + 2 * (math.ceil(widest) + 2)
+
+
+def _inner_pair(scene, size, widest):
+    "Both views and the depth, without the margins."
+    side = len(scene.layers[0].texture)
+    inner = slice((side - size) // 2, (side + size) // 2)
+    views = scene.picture(), second_view(scene.layers, 100 * widest / side), scene.exact_depth()
+    inside = [np.ascontiguousarray(view[inner, inner]) for view in views]
+    return LayeredPair(*inside, 100 * widest / size, 0.0)
+
+
 def layered_pair(
     photos: Sequence[np.ndarray],  # each H,W,3 RGB uint8
     seed: int,                     # whole number from 0; decides all that is drawn
@@ -489,14 +505,9 @@ def layered_pair(
 ) -> LayeredPair:
     "Parts of photos before one of them, and what the other eye sees of that."
     rng = np.random.default_rng(seed)
-    widest = math.exp(rng.uniform(math.log(4), math.log(64))) if widest is None else widest
-    margin = math.ceil(widest) + 2
-    side = size + 2 * margin
+    widest, side = _drawn_widest(rng, size, widest)
     scene = draw_layers(rng, photos[rng.integers(len(photos))], photos, side)
-    views = scene.picture(), second_view(scene.layers, 100 * widest / side), scene.exact_depth()
-    inner = slice(margin, margin + size)
-    inside = [np.ascontiguousarray(view[inner, inner]) for view in views]
-    return LayeredPair(*inside, 100 * widest / size, 0.0)
+    return _inner_pair(scene, size, widest)
 
 # %% ../nbs/01d_layers.ipynb #bea16c68
 def draw_path(
@@ -552,6 +563,23 @@ def layered_clip(
         now = moving_layers(scene, paths[1:], frame, ground)
         whole = now.picture(), now.exact_depth()
         yield tuple(np.ascontiguousarray(part[inner, inner]) for part in whole)
+
+# %% ../nbs/01d_layers.ipynb #293148c3
+def moving_pairs(
+    frames: Sequence[np.ndarray],  # T times H,W,3 RGB uint8, of a clip
+    photos: Sequence[np.ndarray],  # each H,W,3 RGB uint8; empty: the clip's own first frame
+    seed: int,                     # whole number from 0; decides all that is drawn
+    size: int = 384,               # side, pixels
+    widest: float | None = None,   # disparity of depth 1, pixels; default: drawn, 4 to 64
+) -> Iterator[LayeredPair]:        # one for each frame
+    "Parts of photos that move before the frames of a clip, and what the other eye sees of that."
+    rng = np.random.default_rng(seed)
+    widest, side = _drawn_widest(rng, size, widest)
+    scene = draw_layers(rng, frames[0], photos, side)
+    paths = [draw_path(rng, side / 12) for _ in scene.layers[1:]]
+    for number, frame in enumerate(frames):
+        behind = ground_texture(frame, scene.window, side, scene.softness)
+        yield _inner_pair(moving_layers(scene, paths, number, behind), size, widest)
 
 # %% ../nbs/01d_layers.ipynb #1154982d
 def hole_detail(

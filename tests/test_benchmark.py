@@ -9,14 +9,16 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from inpaint_nb import models
+from inpaint_nb import benchmark, models
 from inpaint_nb.benchmark import (BenchmarkOptions, Case, average_scores, average_widths, clip_case, compare_clip_fills,
                                   compare_fills, fetch, fill_case, fill_unknown, follow, hidden_in_left, judge_clips,
-                                  judge_fills, judge_stereo, load_fillers, matched_disparity, measure_speed, ranked,
+                                  judge_fills, judge_stereo, layered_case, layered_cases, layers_sources, load_fillers,
+                                  matched_disparity, measure_speed, moving_sources, pair_case, ranked, read_materials,
                                   records_sources, roundtrip_sources, run_benchmark, scene_cases, scenes_sources,
                                   stereo_case, stereo_sources, time_fill, warping_error)
 from inpaint_nb.depth import write_depth
 from inpaint_nb.fills import FILLERS, hole_to_fill, hole_width, opencv_inpaint
+from inpaint_nb.layers import LayeredPair, layered_pair
 from inpaint_nb.losses import hole_flicker, hole_psnr, hole_ssim
 from inpaint_nb.masks import disocclusion_mask
 from inpaint_nb.models import create_model
@@ -430,3 +432,107 @@ def test_speed(tmp_path):
     assert [row[0] for row in rows[1:-1]] == list(FILLERS) and all(float(row[2]) <= float(row[1]) <= float(row[3]) for row in rows[1:-1])
     times = time_fill(FILLERS['telea'], next(scene_cases([1], (64, 96))), 3)
     assert len(times) == 3 and times == sorted(times) and times[0] > 0
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def photos():
+    return [(random_scene(seed, size=(120, 160)).image[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8) for seed in (7, 15, 26)]
+
+
+def write_photos(folder, photos):
+    folder.mkdir(parents=True)
+    for number, photo in enumerate(photos): Image.fromarray(photo).save(folder / f'{number}.png')
+
+
+def write_pan(folder, seed, frames=6):
+    "A picture through a window that moves by two pixels a frame, as a folder of frames."
+    folder.mkdir(parents=True)
+    picture = random_scene(seed, size=(120, 180)).image
+    for number in range(frames): save_picture(picture[..., 2 * number:2 * number + 160], folder / f'{number:04}.png')
+
+
+def test_case_of_a_pair_by_hand():
+    "A square 6 pixels before a striped wall: its hole is as wide, and behind it are the stripes."
+    wall = np.tile((np.arange(64) % 2)[None, :, None], (64, 1, 3)).astype(np.float32)
+    left, right, depth = wall.copy(), wall.copy(), np.zeros((64, 64), np.float32)
+    left[20:40, 30:50], right[20:40, 24:44], depth[20:40, 30:50] = 0.5, 0.5, 1
+    case = pair_case('a', [LayeredPair(left, right, depth, 100 * 6 / 64, 0.0)] * 2)
+    assert case.name == 'a' and case.image.shape == (2, 3, 64, 64) and torch.equal(case.image[0], case.image[1])
+    assert case.counted[0, 0].nonzero().tolist() == [[y, x] for y in range(20, 40) for x in range(44, 50)]
+    assert torch.equal(case.counted, case.hole > 0) and torch.equal(case.seen, ~case.counted)
+    assert torch.equal(case.target[0], torch.from_numpy(right).permute(2, 0, 1))
+    assert (case.image - case.target * ~case.counted).abs().max() < 1e-5
+
+
+def test_layered_views_are_what_their_numbers_say(photos):
+    views = list(layered_cases(photos, 5, 3, 96, widths=(6, 24)))
+    assert [view.name for view in views] == [f'view {n}' for n in range(5)] and all(view.counted.any() for view in views)
+    pair = layered_pair(photos, 3 + 4, 96, 6)
+    again = layered_case(photos, 4, 3, 96, (6, 24))
+    assert all(torch.equal(mine, other) for mine, other in zip(again[1:], views[4][1:]))
+    assert torch.equal(again.target[0], torch.from_numpy(pair.right).permute(2, 0, 1))
+    off = [(view.image - view.target).abs()[view.seen.expand_as(view.image)].median() for view in views]
+    assert max(off) < 4 / 255
+    assert not torch.equal(layered_case(photos, 0, 4, 96).image, layered_case(photos, 0, 3, 96).image)
+
+
+def test_views_without_a_hole_are_replaced(photos, monkeypatch):
+    tried = []
+    def empty_at_first(photos, seed, size, widest):
+        tried.append(seed)
+        flat = layered_pair(photos, seed, size, widest)
+        return flat if len(tried) == 3 else flat._replace(depth=0 * flat.depth)
+    monkeypatch.setattr(benchmark, 'layered_pair', empty_at_first)
+    assert layered_case(photos, 2, 5, 96, (16,)).counted.any() and tried == [7, 1_000_007, 2_000_007]
+    with pytest.raises(ValueError, match='20 layered views of 96 x 96'):
+        monkeypatch.setattr(benchmark, 'layered_pair', lambda *args: layered_pair(*args)._replace(depth=np.zeros((96, 96), np.float32)))
+        layered_case(photos, 0, 0, 96)
+
+
+def test_layers_of_a_folder(photos, tmp_path, capsys):
+    write_photos(tmp_path / 'eval', photos)
+    (tmp_path / 'eval/bad.jpg').write_bytes(b'no photo')
+    sources = layers_sources(tmp_path, 4, 2, 96)
+    assert list(sources) == ['view 0', 'view 1', 'view 2', 'view 3'] and 'bad.jpg is left out' in capsys.readouterr().err
+    assert torch.equal(sources['view 3']().image, layered_case(photos, 3, 2, 96).image)
+    report = judge_fills((make() for make in sources.values()), {'telea': FILLERS['telea']})
+    assert len(report.scores) == 4 and 'up to 8 px' in str(report)
+    assert layers_sources(tmp_path / 'eval', 4, 2, 96)['view 1']().name == 'view 1'
+
+
+def test_photos_are_not_larger_than_needed(photos, tmp_path):
+    write_photos(tmp_path / 'a', photos)
+    assert [photo.shape for photo in read_materials(tmp_path / 'a', 2, 60)] == [(60, 80, 3)] * 2
+    for photo in (tmp_path / 'a').iterdir(): photo.write_bytes(b'')
+    with pytest.raises(ValueError, match='none of its photos can be read'): read_materials(tmp_path / 'a', 9, 60)
+    with pytest.raises(FileNotFoundError, match='no photos in .*b: known endings are'): (tmp_path / 'b').mkdir(); read_materials(tmp_path / 'b', 9, 60)
+    with pytest.raises(FileNotFoundError, match='no folder .*c: give one'): read_materials(tmp_path / 'c', 9, 60)
+
+
+def test_layers_before_a_clip(tmp_path):
+    for name, seed in (('a', 6), ('b', 105)): write_pan(tmp_path / name, seed)
+    sources = moving_sources(tmp_path, 2, 4, 1, 96)
+    assert list(sources) == ['a 0', 'a 1', 'b 0', 'b 1']
+    case = sources['b 0']()
+    assert case.target.shape == (4, 3, 96, 96) and torch.equal(case.image, moving_sources(tmp_path, 2, 4, 1, 96)['b 0']().image)
+    assert (case.image - case.target).abs()[case.seen.expand_as(case.image)].median() < 4 / 255 and (case.counted <= (case.hole > 0)).all()
+    report = judge_fills([case], {'telea': FILLERS['telea']})
+    assert report.temporal and report.scores[0].followed > 0
+    alone, = moving_sources(tmp_path / 'a', 1, 99, 1, 96).values()
+    assert len(alone().target) == 6
+
+
+def test_a_cut_ends_a_moving_case(tmp_path):
+    write_pan(tmp_path / 'a', 6, 3)
+    for number in range(3, 8): save_picture(random_scene(33, size=(120, 160)).image, tmp_path / f'a/{number:04}.png')
+    case = moving_sources(tmp_path / 'a', 1, 8, 1, 96)['a 0']()
+    assert len(case.target) == 5
+
+
+def test_wrong_layers(tmp_path):
+    with pytest.raises(ValueError, match='number of cases must be 1 or more, not 0'): moving_sources(tmp_path, 0)
+    with pytest.raises(ValueError, match='size must be 64 pixels or more, not 63'): layers_sources(tmp_path, size=63)
+    with pytest.raises(ValueError, match='frames must be at least 2, not 1'): moving_sources(tmp_path, frames=1)
+    with pytest.raises(FileNotFoundError, match='no clips in'): moving_sources(tmp_path)

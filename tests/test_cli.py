@@ -502,7 +502,7 @@ def test_interrupted(tmp_path, records, number):
 
 # --- how good is a fill?
 
-BENCHMARKS = ['stereo', 'records', 'scenes', 'clips', 'roundtrip', 'speed']
+BENCHMARKS = ['stereo', 'layers', 'moving', 'records', 'scenes', 'clips', 'roundtrip', 'speed']
 
 @pytest.mark.parametrize('command', BENCHMARKS)
 def test_benchmark_help(command):
@@ -526,7 +526,7 @@ def test_benchmark_of_scenes():
     assert done.returncode == 0 and 'scene 5 ' in done.stdout and 'scene 6 ' in done.stdout and 'up to 8 px' in done.stdout
 
 
-@pytest.mark.parametrize('command', ['stereo', 'records', 'clips', 'roundtrip'])
+@pytest.mark.parametrize('command', ['stereo', 'layers', 'moving', 'records', 'clips', 'roundtrip'])
 @pytest.mark.parametrize('folder', ['nowhere', 'empty'])
 def test_benchmark_of_a_wrong_folder(tmp_path, command, folder):
     (tmp_path/'empty').mkdir()
@@ -536,6 +536,8 @@ def test_benchmark_of_a_wrong_folder(tmp_path, command, folder):
 def test_benchmark_of_wrong_values(tmp_path):
     refused(2, 'inpaint_benchmark', 'scenes', '--number', 0, says=['1 or more, not 0'])
     refused(2, 'inpaint_benchmark', 'scenes', '-o', 'a.gif', says=['a.gif', '.png'])
+    refused(2, 'inpaint_benchmark', 'layers', tmp_path, '--number', 0, says=['1 or more, not 0'])
+    refused(2, 'inpaint_benchmark', 'moving', tmp_path, '--size', 8, says=['64 pixels or more, not 8'])
     refused(2, 'inpaint_benchmark', 'speed', '--repeats', 0, says=['repeats', '0'])
     refused(2, 'inpaint_benchmark', 'roundtrip', tmp_path, '--largest', 1, says=['largest', '0.5'])
     refused(2, 'inpaint_benchmark', 'roundtrip', tmp_path, '--model-type', 'Any_X', says=['--model-type', 'Any_X'])

@@ -207,6 +207,27 @@ def test_clip(photos):
     assert np.abs(film[0][0] - film[5][0]).mean() > 1e-3
 
 
+def test_moving_pairs_agree_with_the_warp(photos):
+    "Each frame is a stereo pair of its own, before another frame of the clip."
+    clip = [photos[0][:, 3 * t:3 * t + 200] for t in range(5)]
+    pairs = list(layers.moving_pairs(clip, photos[1:], 4, 96, 10.0))
+    assert len(pairs) == 5 and {pair.divergence for pair in pairs} == {100 * 10 / 96}
+    for pair in pairs:
+        left, right, depth = (torch.from_numpy(part).reshape(96, 96, -1).permute(2, 0, 1)[None] for part in pair[:3])
+        warped = forward_warp(left, depth.float(), pair.divergence, 0.0, view='right', fill=False)
+        seen = (warped.right_mask == 0).expand_as(right)
+        assert (warped.right - right).abs()[seen].median() < 4 / 255
+    assert not np.array_equal(pairs[0].left, pairs[1].left) and not np.array_equal(pairs[0].right, pairs[4].right)
+
+
+def test_frames_of_the_clip_are_the_ground(photos):
+    "Black frames after the first: nothing but layers is to be seen."
+    clip = [photos[0], *(0 * photos[0] for _ in range(3))]
+    first, *others = layers.moving_pairs(clip, [photos[1]], 0, 96, 10.0)
+    ground = lambda view, depth: np.median(view[depth < 0.3])
+    assert ground(first.left, first.depth) > 0.1 and all(ground(pair.left, pair.depth) < 0.005 for pair in others)
+
+
 def test_detail():
     rng = np.random.default_rng(1)
     rough, everywhere = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8), np.ones((40, 40), bool)
