@@ -32,13 +32,12 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .benchmark import Case, Report, fill_case, judge_fills
+from .benchmark import Case, Report, fill_case, judge_fills, layered_cases
 from .datasets import (
     InpaintDataset, RecordSummary, encode_png, list_photos, list_records, make_folder,
     make_image_records, read_record, run_in_order)
 from .depth import create_depth_model
-from .fills import FILLERS, counted_pixels, hole_to_fill
-from .layers import layered_pair
+from .fills import FILLERS
 from .models import BackgroundInpaintV1, create_model, load_model, write_whole
 from .scenes import example_photo, random_scene
 from .stereo import anaglyph, make_stereo, read_picture, save_picture, side_by_side
@@ -269,18 +268,9 @@ def judged_views(
     read = [read_small(photo, 2 * plan.judged_size[1]) for photo in list_photos(out/'photos/eval')]
     photos = [(image[0].permute(1, 2, 0) * 255).byte().numpy()
               for image in read if image is not None]
-    cases = []
-    for n in range(8 * plan.judged if photos else 0):
-        if len(cases) == plan.judged: break
-        widest = max((8, 16, 24, 40)[n % 4] * size / 480, 6)  # pixels
-        left, right, depth, *eyes = layered_pair(photos, scene_seed(seed, 'shown', n), size, widest)
-        left, right = (torch.from_numpy(view).permute(2, 0, 1)[None] for view in (left, right))
-        depth = torch.from_numpy(np.ascontiguousarray(depth, np.float32))[None, None]
-        warped = forward_warp(left, depth, *eyes, view='right', fill=False)
-        hole, counted = hole_to_fill(warped.right_mask), counted_pixels(depth, *eyes)
-        case = Case(f'view {len(cases)}', warped.right * (1 - hole), hole, right, counted, hole == 0)
-        if counted.any(): cases.append(case)
-    return cases
+    if not photos: return []
+    widths = [max(width * size / 480, 6) for width in (8, 16, 24, 40)]  # pixels
+    return [*layered_cases(photos, plan.judged, scene_seed(seed, 'shown', 0), size, widths)]
 
 # %% ../nbs/06a_demo.ipynb #5eba54af
 def as_tensors(
