@@ -132,7 +132,8 @@ def _in_srgb(
         _complain(name, f'its colour profile is of no use ({error}), so its colours are taken for sRGB')
         return image
     if change is None: return image
-    alpha = image.convert('RGBA').getchannel('A') if image.has_transparency_data else None
+    if image.has_transparency_data: image = image.convert('RGBA')
+    alpha = image.getchannel('A') if image.mode == 'RGBA' else None
     image = change.apply(image.convert(mode))
     if alpha: image.putalpha(alpha)
     return image

@@ -146,14 +146,18 @@ def test_cmyk():
         np.testing.assert_allclose(read_photo(jpeg).getpixel((8, 8)), found, atol=4)
 
 
-def test_transparent_parts_stay_white_and_palettes_are_converted():
+def test_transparent_parts_stay_white_and_palettes_are_converted(recwarn):
     red = Image.new('RGBA', (8, 8), (220, 30, 30, 255))
     red.paste((0, 255, 0, 0), (0, 0, 4, 8))
     found = read_photo(encoded(red, icc_profile=rgb_profile('P3')))
     assert found.getpixel((1, 1)) == (255, 255, 255)
     np.testing.assert_allclose(found.getpixel((6, 6)), (240, 0, 0), atol=1)
     flat = Image.new('RGB', (8, 8), (220, 30, 30)).quantize(4)
-    np.testing.assert_allclose(read_photo(encoded(flat, icc_profile=rgb_profile('P3'))).getpixel((6, 6)), (240, 0, 0), atol=1)
+    for options in ({}, dict(transparency=bytes(4 * [255]))):
+        np.testing.assert_allclose(read_photo(encoded(flat, icc_profile=rgb_profile('P3'), **options)).getpixel((6, 6)), (240, 0, 0), atol=1)
+    grey = encoded(Image.new('LA', (8, 8), (100, 255)), icc_profile=grey_profile(1.0))
+    assert read_photo(grey).getpixel((3, 3)) == pytest.approx((168, 168, 168), abs=1)
+    assert not recwarn.list
 
 
 BROKEN = {'no profile': b'no profile', 'cut off': rgb_profile('P3')[:200], 'nothing': b'\0',
