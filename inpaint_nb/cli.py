@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['REQUIRED', 'KINDS', 'NAMES', 'MAKERS', 'KEEPERS', 'RECORD_COMMANDS', 'BENCHMARKS', 'Parameter', 'room_parameters',
-           'add_option', 'is_first_process', 'Parser', 'error_line', 'Incomplete', 'finish', 'add_room', 'taken',
-           'subcommands', 'refusing', 'check_depth_model', 'record_parser', 'maker_jobs', 'parse_jobs',
-           'announce_missing', 'make_records', 'keep_records', 'create_training_data', 'train', 'stereo',
-           'benchmark_parser', 'benchmark', 'demo']
+           'add_option', 'one_line', 'is_first_process', 'Parser', 'error_line', 'Incomplete', 'Heard', 'open_closed',
+           'heard', 'stoppable', 'finish', 'add_room', 'taken', 'subcommands', 'refusing', 'check_depth_model',
+           'record_parser', 'maker_jobs', 'parse_jobs', 'announce_missing', 'make_records', 'keep_records',
+           'create_training_data', 'train', 'stereo', 'benchmark_parser', 'benchmark', 'demo']
 
 # %% ../nbs/08_cli.ipynb #19c60a61
 import argparse
@@ -93,6 +93,18 @@ def add_option(
     parser.add_argument(*(short or '').split(), flag, dest=name, help=comment.replace('%', '%%'), **settings)
 
 # %% ../nbs/08_cli.ipynb #36fe7dfc
+def one_line(
+    text: str,  # of any origin
+) -> str:  # can be printed
+    "A text without line breaks, signs that cannot be printed and quoted tracebacks."
+    lines, quoted = [], False
+    for line in text.splitlines():
+        quoted = quoted and line.startswith(' ') or 'Traceback (most recent call last)' in line
+        if not quoted: lines.append(' '.join(line.split()))
+    signs = ' '.join(filter(None, lines))
+    return ''.join(sign if sign.isprintable() else sign.encode('unicode_escape').decode() for sign in signs)
+
+# %% ../nbs/08_cli.ipynb #02cd009d
 def is_first_process() -> bool:
     "Is this the only process of a run, or the one that speaks for all?"
     return os.environ.get('RANK', '0') == '0'
@@ -107,7 +119,8 @@ class Parser(argparse.ArgumentParser):
         return found
     def error(self, message: str, command: str = ''):
         "Say what is wrong with the command line and end with 2."
-        self.exit(2, f'error: {self.where}{message}; {f"{self.prog} {command}".strip()} -h lists all options\n' if is_first_process() else None)
+        text = f'error: {self.where}{message}; {f"{self.prog} {command}".strip()} -h lists all options'
+        self.exit(2, f'{one_line(text)}\n' if is_first_process() else None)
 
 # %% ../nbs/08_cli.ipynb #9803100e
 def error_line(
@@ -115,37 +128,108 @@ def error_line(
 ) -> str:  # without line breaks
     "What went wrong, for a person."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{error.filename or 'cannot write'}: {error.strerror}; make room and run the command again"
+        return one_line(f"{error.filename or 'cannot write'}: {error.strerror}; make room and run the command again")
     if isinstance(error, OSError) and error.filename is not None:
-        return f'{error.filename}: {error.strerror}; check the path and its permissions'
-    if isinstance(error, (OSError, ValueError, RuntimeError, ArithmeticError, ImportError)) and str(error): return ' '.join(str(error).split('\n', 1)[0].split())
-    return f'{type(error).__name__} {error}: not foreseen; run again with --debug and report what it prints'
+        return one_line(f'{error.filename}: {error.strerror}; check the path and its permissions')
+    if isinstance(error, (OSError, ValueError, RuntimeError, ArithmeticError, ImportError)) and str(error): return one_line(str(error))
+    what = one_line(f'{type(error).__name__} {error}').strip()
+    if isinstance(error, MemoryError): return f'{what}: not enough memory; close other programs, or take less at a time'
+    return f'{what}: not foreseen; run again with --debug and report what it prints'
 
 # %% ../nbs/08_cli.ipynb #57ba4a48
 class Incomplete(Exception):
     "The work is done, but for some of it that could not be."
 
 # %% ../nbs/08_cli.ipynb #f23fff76
+class Heard:
+    "An output that prints any name, and goes on when nobody reads it any more."
+    gone = (errno.EPIPE, errno.EIO, errno.ECONNRESET)  # a pipe, a terminal, a network connection
+
+    def __init__(self,
+        stream,  # a text file
+    ):
+        self.stream = stream
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
+
+    def __getattr__(self, name): return getattr(self.stream, name)
+
+    def silence(self):
+        "What is written from now on goes nowhere."
+        with open(os.devnull, 'w') as nowhere: os.dup2(nowhere.fileno(), self.stream.fileno())
+
+    def write(self, text: str) -> int:
+        "Write, if somebody reads."
+        try: return self.stream.write(text)
+        except OSError as error:
+            if error.errno not in self.gone: raise
+            self.silence()
+            return len(text)
+
+    def flush(self):
+        "Hand on what was written, if somebody reads."
+        try: self.stream.flush()
+        except OSError as error:
+            if error.errno not in self.gone: raise
+            self.silence()
+
+# %% ../nbs/08_cli.ipynb #2fd9c596
+def open_closed(
+    name: str,  # stdin, stdout or stderr
+    number: int,  # its file descriptor
+):
+    "Open an output that was closed before the program began to nowhere."
+    if getattr(sys, name) is not None: return
+    try: os.fstat(number)
+    except OSError: os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    setattr(sys, name, open(os.devnull, 'r' if name == 'stdin' else 'w'))
+
+@contextmanager
+def heard():
+    "Outputs that do not stop a program, for a while."
+    for number, name in enumerate(('stdin', 'stdout', 'stderr')): open_closed(name, number)
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(Heard, before)
+    try: yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try: stream.flush()
+            except OSError: stream.silence()  # it was told, or there is no way to tell
+        sys.stdout, sys.stderr = before
+
+# %% ../nbs/08_cli.ipynb #23f551b0
+@contextmanager
+def stoppable():
+    "SIGTERM and SIGHUP as good as Ctrl-C, for a while."
+    numbers = [getattr(signal, name) for name in ('SIGTERM', 'SIGHUP') if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}  # nohup
+    for number in before: signal.signal(number, signal.default_int_handler)
+    try: yield
+    finally:
+        for number, handler in before.items(): signal.signal(number, handler)
+
+@heard()
 def finish(
     work: Callable[[], None],  # what the command does
     interrupted: str,  # how to go on after Ctrl-C
     argv: list[str] | None = None,  # what stands after the program's name, where --debug shows tracebacks; None: of this process
 ) -> int:  # exit status: 0, 1, 3 or 130
     "Do the work of a command, and turn every way to end into an exit status."
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try: work()
+    try:
+        with stoppable(): work()
+        sys.stdout.flush()
     except KeyboardInterrupt as stop:
-        if is_first_process(): print(f"interrupted: {str(stop).removeprefix('interrupted ') or interrupted}", file=sys.stderr)
+        how = one_line(str(stop).removeprefix('interrupted ') or interrupted)
+        if is_first_process(): print(f'interrupted: {how}', file=sys.stderr)
         return 130
     except Incomplete as rest:
-        print(f'incomplete: {rest}', file=sys.stderr)
+        print(f'incomplete: {one_line(str(rest))}', file=sys.stderr)
         return 3
     except Exception as error:
         if '--debug' in (sys.argv if argv is None else argv): traceback.print_exc()
         process = '' if is_first_process() else f"process {os.environ['RANK']}: "
         print(f'error: {process}{error_line(error)}', file=sys.stderr)
         return 1
-    finally: signal.signal(signal.SIGTERM, before)
     return 0
 
 # %% ../nbs/08_cli.ipynb #004ad2b3
@@ -371,7 +455,7 @@ def stereo(
         with refusing(parser):
             output_files(args.photo_or_clip, args.out, options.formats, kind)
             choose_device(args.gpu)
-        for path in stereo_file(**taken(args, places | settings)): print(path)
+        for path in stereo_file(**taken(args, places | settings)): print(one_line(str(path)))
 
     return finish(work, 'files that were written are whole; the same command makes all of them again', argv)
 

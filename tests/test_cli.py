@@ -1,5 +1,5 @@
 """Whole command lines, as a user types them: exit status, one line on standard error, files."""
-import errno, json, os, shutil, signal, subprocess, sys, time
+import errno, io, json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
@@ -447,6 +447,107 @@ def test_full_disk(monkeypatch, capsys, workshop):
     monkeypatch.setattr('inpaint_nb.datasets.write_files', fail)
     status, error = typed(monkeypatch, capsys, workshop, 'inpaint_create_training_data', RECORDS_LINE.replace('-o out', '-o ../full').split())
     assert status == 1 and error.splitlines()[-1] == 'error: records: No space left on device; make room and run the command again'
+
+
+# --- what a person reads, and an output that nobody reads
+
+class Odd(Exception):
+    "Of a kind that nobody has foreseen."
+
+
+@pytest.mark.parametrize('error, says', [
+    (Odd('first\nsecond\n  third'), 'Odd first second third: not foreseen; run again with --debug'), (KeyError('a\nb'), "KeyError 'a\\nb': not foreseen"),
+    (RuntimeError('first\nsecond'), 'first second'), (ValueError('a.png: \x1b[31mred\x07'), 'a.png: \\x1b[31mred\\x07'), (Odd(), 'Odd: not foreseen'),
+    (RuntimeError('Caught OSError in worker 1.\nTraceback (most recent call last):\n  File "a.py"\n    read()\nOSError: no room\n'), 'Caught OSError in worker 1. OSError: no room'),
+    (FileNotFoundError(2, 'No such file', 'a\nb.png'), 'a b.png: No such file'), (MemoryError(), 'MemoryError: not enough memory'), (cli.Incomplete('3 of\n9'), '3 of 9')])
+def test_any_error_is_one_line(capsys, error, says):
+    def work(): raise error
+    assert cli.finish(work, '') == (3 if isinstance(error, cli.Incomplete) else 1)
+    said = capsys.readouterr().err
+    assert said.count('\n') == 1 and said.split(': ', 1)[0] in ('error', 'incomplete')
+    assert says in said and all(sign.isprintable() for sign in said.rstrip('\n'))
+
+
+@pytest.mark.parametrize('encoding', ['ascii', 'cp1252', 'utf-8'])
+def test_names_that_a_terminal_cannot_print(monkeypatch, tmp_path, photos, encoding):
+    "What can be done is done, with the status that it has elsewhere; names are told by their numbers."
+    outputs = [io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2)]
+    monkeypatch.setattr(sys, 'stdout', outputs[0]); monkeypatch.setattr(sys, 'stderr', outputs[1])
+    names = ['фото µ', 'ключ\udcff', 'two\nlines', 'tab\tand \x1b[31mred']
+    for part in ('train', 'eval'): (tmp_path/'photos'/part).mkdir(parents=True)
+    for name in names: (tmp_path/'photos/train'/f'{name}.jpg').write_text(f'no picture {name!a}')
+    for place, name in enumerate(names[:2]): shutil.copy(photos/f'train/{place}.png', tmp_path/'photos/eval'/f'{name}.png')
+    line = [str(tmp_path/'photos/eval'/f'{names[0]}.png'), '-o', str(tmp_path), '--format', 'mask', '--resolution', '64', '--checkpoint-file', 'repeat']
+    assert cli.stereo(line) == 0
+    line = ['inpaint', '-i', str(tmp_path/'photos'), '-o', str(tmp_path/'out'), '--model-type', 'Pseudo', '--size', '128', '--num-samples', '1']
+    assert cli.create_training_data(line) == 3 and cli.create_training_data([*line, '--eval-only']) == 0
+    for name in names: assert cli.stereo([str(tmp_path/f'{name}.png'), '-o', str(tmp_path)]) == 1
+    assert list((tmp_path/'out/eval').glob('*_C.png'))
+    told, errors = (output.buffer.getvalue().decode(encoding) for output in outputs)
+    for name in names:
+        shown = ''.join(sign if sign.isprintable() else sign.encode('unicode_escape').decode() for sign in name)
+        shown = shown.encode(encoding, 'backslashreplace').decode(encoding)
+        assert f'failed train/{shown}.jpg: not a readable picture' in told
+        if '\n' not in name and '\t' not in name: assert shown in errors and (name != names[0] or f'{shown}_mask.png' in told)
+    assert all(line.isprintable() for line in errors.splitlines() if line.startswith('error: '))
+
+
+TALKER = """
+import sys
+from inpaint_nb.cli import Incomplete, finish
+def work():
+    for number in range(20000): print(number), print(number, file=sys.stderr)
+    open('done', 'w').close()
+    if len(sys.argv) > 1: raise {'stopped': KeyboardInterrupt, 'failed': ValueError, 'incomplete': Incomplete}[sys.argv[1]]('x')
+sys.exit(finish(work, 'go on'))
+"""
+READERS = ['| head -n 1', '2>&1 | head -n 1', '2>&1 | true', '2>&-', '>&-', '<&- >&- 2>&-', '2>&- | head -n 1', '2>&1 | tee log | head -n 1']
+
+
+@pytest.mark.skipif(shutil.which('bash') is None, reason='needs bash')
+@pytest.mark.parametrize('end, status', [('', 0), ('failed', 1), ('incomplete', 3), ('stopped', 130)])
+@pytest.mark.parametrize('reader', READERS)
+def test_nobody_reads(tmp_path, reader, end, status):
+    "The work goes on to its end, and ends with its own status, as soon as it is done."
+    line = f'{sys.executable} -c "$1" {end} {reader}; echo status ${{PIPESTATUS[0]}} >&3'
+    done = subprocess.run(['bash', '-c', f'exec 3>status; {line}', 'bash', TALKER], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=60)
+    assert (tmp_path/'status').read_text() == f'status {status}\n', done
+    assert (tmp_path/'done').exists() and 'Traceback' not in done.stderr and 'Exception' not in done.stderr
+
+
+@pytest.mark.skipif(shutil.which('bash') is None, reason='needs bash')
+@pytest.mark.parametrize('program', PROGRAMS)
+@pytest.mark.parametrize('reader', ['| head -n 1', '2>&1 | true', '>&- 2>&-'])
+def test_help_that_nobody_reads(program, reader):
+    for option, status in (('-h', 0), ('--nonsense', 2)):
+        done = subprocess.run(['bash', '-c', f'"$1" {option} {reader}; exit ${{PIPESTATUS[0]}}', 'bash', str(Path(sys.executable).parent/program)], env=ENV, capture_output=True, text=True, timeout=60)
+        assert done.returncode == status and 'Exception' not in done.stderr, done
+
+
+@pytest.mark.skipif(shutil.which('bash') is None, reason='needs bash')
+def test_records_and_pictures_that_nobody_reads_about(tmp_path, photos):
+    commands = {'inpaint_create_training_data': (['inpaint', '-i', photos, '-o', 'out', '--model-type', 'Pseudo', '--size', 128], '2>&1 | head -n 1'),
+                'inpaint_stereo': ([photos/'eval/3.png', '-o', 'pair.png', '--checkpoint-file', 'repeat'], '2>&-')}
+    for program, (arguments, reader) in commands.items():
+        line = f'"$@" {reader}; exit ${{PIPESTATUS[0]}}'
+        done = subprocess.run(['bash', '-c', line, 'bash', Path(sys.executable).parent/program, *map(str, arguments)], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0 and 'Exception' not in done.stderr, done
+    assert list((tmp_path/'out/train').glob('*_C.png')) and Image.open(tmp_path/'pair.png').size == (640, 240)
+
+
+def test_a_full_disk_under_the_log():
+    done = subprocess.run(['bash', '-c', f'{sys.executable} -c "$1" > /dev/full', 'bash', TALKER.replace(', print(number, file=sys.stderr)', '')], env=ENV, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1 and 'No space left' in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, 'SIGHUP'), reason='signals of Unix')
+def test_a_closed_terminal_is_an_interruption(capsys):
+    before = signal.getsignal(signal.SIGHUP)
+    assert cli.finish(lambda: os.kill(os.getpid(), signal.SIGHUP), 'go on') == 130
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try: assert cli.finish(lambda: os.kill(os.getpid(), signal.SIGHUP), 'go on') == 0  # nohup
+    finally: signal.signal(signal.SIGHUP, before)
+    assert capsys.readouterr().err == 'interrupted: go on\n'
 
 
 # --- the guides' way of training

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 import inpaint_nb.depth as depth_room
-from inpaint_nb.depth import (DEPTH_MODELS, AnyNetwork, DepthModel, DepthOptions, ProNetwork, Pseudo, VideoNetwork, ZoeNetwork, check_model_type, check_weights, choose_device,
-                              create_depth_model, normalise_depth, read_depth, reachable, write_depth)
+from inpaint_nb.depth import (DEPTH_MODELS, AnyNetwork, DepthModel, DepthOptions, FileDepth, ProNetwork, Pseudo, VideoNetwork, ZoeNetwork, check_model_type, check_weights, choose_device,
+                              create_depth_model, depth_levels, depth_video_frames, normalise_depth, read_depth, reachable, write_depth)
 from inpaint_nb.masks import disocclusion_mask, mask_closing
 from inpaint_nb.scenes import random_clip, random_scene
 from standins import NETWORKS, SOURCES, network_of, write_all, write_torch_hub, write_weights
@@ -66,6 +67,87 @@ def test_npy_of_any_scale_is_normalised(tmp_path):
         assert (read[0, 0].flatten().argsort(stable=True) == torch.from_numpy(depth.ravel().argsort(kind='stable'))).all()
 
 
+@pytest.mark.parametrize('values, levels', [(np.uint16, 65535), (np.uint8, 255)])
+@pytest.mark.parametrize('channels', [3, 4])
+def test_png_of_equal_channels(tmp_path, values, levels, channels):
+    depth = np.random.default_rng(0).integers(0, levels + 1, (40, 60)).astype(values)
+    picture = np.repeat(depth[..., None], channels, 2)
+    picture[..., 3:] = levels
+    cv2.imwrite(str(tmp_path / 'a.png'), picture)
+    assert np.abs(read_depth(tmp_path / 'a.png')[0, 0].numpy() - depth / levels).max() < 1e-7
+    Image.fromarray((depth >> (8 if levels > 255 else 0)).astype(np.uint8)).convert('P').save(tmp_path / 'p.png')
+    assert np.abs(read_depth(tmp_path / 'p.png')[0, 0].numpy() - depth / levels).max() < 1 / 255
+    picture[..., 1] ^= 1
+    cv2.imwrite(str(tmp_path / 'b.png'), picture)
+    with pytest.raises(ValueError, match=r'b\.png: it is a picture in colours that differ'): read_depth(tmp_path / 'b.png')
+
+
+@pytest.mark.parametrize('order', ['<', '>'])
+def test_floats_of_midas(tmp_path, order):
+    depth = np.random.default_rng(0).random((6, 8), dtype=np.float32) * 40 - 3
+    (tmp_path / 'a.pfm').write_bytes(b'Pf\n8 6\n%s\n' % (b'-1' if order == '<' else b'1') + depth[::-1].astype(f'{order}f4').tobytes())
+    np.testing.assert_array_equal(depth_levels(tmp_path / 'a.pfm'), depth)
+    np.testing.assert_array_equal(read_depth(tmp_path / 'a.pfm')[0, 0], normalise_depth(depth))
+
+
+def test_archives(tmp_path):
+    depth = np.random.default_rng(0).random((1, 6, 8))
+    for number, arrays in enumerate((dict(depth=depth, focal=np.float32(3)), dict(anything=depth[0]), dict(depth=1 / (depth + .1), disparity=depth))):
+        (np.savez if number else np.savez_compressed)(tmp_path / f'{number}.npz', **arrays)
+        np.testing.assert_allclose(read_depth(tmp_path / f'{number}.npz')[0, 0], depth[0], atol=1e-6)
+
+
+def depth_video(path, codec, pixels, frames=6, **options):
+    "A grey clip in which frame n has the value (n + 1) / 8, brighter to the right; gives the maps."
+    maps = [np.tile(np.linspace(0, (number + 1) / 8, 64, dtype=np.float32), (48, 1)) for number in range(frames)]
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        for one in maps:
+            grey = (one * 65535).round().astype(np.uint16)
+            frame = av.VideoFrame.from_ndarray(grey, format='gray16le') if pixels == 'gray16le' else av.VideoFrame.from_ndarray(np.dstack([grey >> 8] * 3).astype(np.uint8), format='rgb24')
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return maps
+
+
+@pytest.mark.parametrize('file, codec, pixels, options', [('walk.mp4', 'libx264', 'yuv420p', {'crf': '4'}), ('walk_depth.mkv', 'ffv1', 'gray16le', {}),
+                                                          ('walk_depth.webm', 'libvpx-vp9', 'yuv420p', {'crf': '4'}), ('walk.avi', 'mjpeg', 'yuvj420p', {})])
+def test_depth_videos(tmp_path, file, codec, pixels, options):
+    (tmp_path / 'films').mkdir(); (tmp_path / 'maps').mkdir()
+    maps = depth_video(tmp_path / 'maps' / file, codec, pixels, **options)
+    model = FileDepth(tmp_path / 'maps')
+    names = [tmp_path / f'films/walk/{number:08}.png' for number in range(7)]
+    for number in (0, 1, 2, 5, 5, 1, 4):  # there and back
+        depth = model.infer(torch.zeros(1, 3, 96, 128), [names[number]])[0, 0].numpy()
+        assert np.abs(depth - maps[number]).max() < (1e-4 if codec == 'ffv1' else .03)
+    with pytest.raises(ValueError, match='it ends after 6 frames'): model.infer(torch.zeros(1, 3, 96, 128), [names[6]])
+    assert len(depth_video_frames(tmp_path / 'maps' / file)) == 6
+    assert model.origin(names[:1]) == model.origin(names[1:2]) != ''
+    depth_video(tmp_path / 'films/walk_depth.mp4', 'libx264', 'yuv420p', frames=3)
+    assert FileDepth().find(names[2]) == tmp_path / 'films/walk_depth.mp4/00000002'
+    depth_video(tmp_path / 'maps/walk.mov', 'libx264', 'yuv420p', frames=3)
+    with pytest.raises(ValueError, match='two depth videos'): model.find(names[0])
+
+
+def test_depth_video_in_threads(tmp_path):
+    maps = depth_video(tmp_path / 'walk_depth.mkv', 'ffv1', 'gray16le', frames=8)
+    frames = depth_video_frames(tmp_path / 'walk_depth.mkv')
+    with ThreadPoolExecutor(4) as pool: found = list(pool.map(read_depth, frames * 4))
+    for number, depth in enumerate(found): assert np.abs(depth[0, 0].numpy() - maps[number % 8]).max() < 1e-4
+
+
+def test_no_depth_video(tmp_path):
+    (tmp_path / 'text.mp4').write_text('hello')
+    with av.open(str(tmp_path / 'colour.mkv'), 'w') as container:
+        stream = container.add_stream('ffv1', rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv444p'
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), (250, 30, 90), np.uint8), format='rgb24')) + stream.encode())
+    with pytest.raises(ValueError, match='no depth video'): depth_video_frames(tmp_path / 'text.mp4')
+    with pytest.raises(ValueError, match='colours that differ'): read_depth(tmp_path / 'colour.mkv/00000000')
+    with pytest.raises(ValueError, match='cannot read the depth map'): read_depth(tmp_path / 'text.mp4/00000000')
+
+
 def test_normalise_gaps():
     assert normalise_depth(np.full((3, 3), np.nan)).tolist() == [[0] * 3] * 3
     assert normalise_depth(np.array([np.nan, -np.inf, 4, 2, np.inf])).tolist() == [0, 0, 1, 0, 1]
@@ -78,14 +160,20 @@ def broken_files(folder):
     (folder / 'cut.png').write_bytes(data[:len(data) // 2])
     (folder / 'empty.png').write_bytes(b'')
     (folder / 'text.png').write_text('hello')
-    Image.new('RGB', (9, 9)).save(folder / 'colour.png')
+    Image.new('RGB', (9, 9), 'red').save(folder / 'colour.png')
+    np.savez(folder / 'two.npz', left=np.zeros((3, 4)), right=np.zeros((3, 4)))
+    np.savez(folder / 'nothing.npz')
+    (folder / 'text.npz').write_text('hello')
+    (folder / 'zip.npz').write_bytes(b'PK\x03\x04 but not for long')
+    (folder / 'cut.pfm').write_bytes(b'Pf\n9 9\n-1.0\n1234')
+    (folder / 'colour.pfm').write_bytes(b'PF\n1 1\n-1.0\n' + bytes(12))
     np.save(folder / 'cube.npy', np.zeros((3, 4, 5)))
     np.save(folder / 'objects.npy', np.array([{}], dtype=object), allow_pickle=True)
     np.save(folder / 'words.npy', np.array([['a', 'b']]))
     np.save(folder / 'none.npy', np.zeros((0, 4)))
     (folder / 'text.npy').write_text('hello')
     (folder / 'map.exr').write_text('hello')
-    return 'cut.png empty.png text.png colour.png cube.npy objects.npy words.npy none.npy text.npy map.exr'.split()
+    return 'cut.png empty.png text.png colour.png cube.npy objects.npy words.npy none.npy text.npy map.exr two.npz nothing.npz text.npz zip.npz cut.pfm colour.pfm'.split()
 
 
 def test_broken_files_are_named(tmp_path):
