@@ -1547,9 +1547,11 @@ class InpaintDataset(Dataset):
         training: bool = True,  # random crops, masks and colours; False: the crop with the most hole, as it is
         size: int = 256,  # of the crops, pixels; more than 32
         seed: int = 71,  # of all that is drawn
+        thicken: bool = True,  # grow holes at random while training
     ):
         if size <= 2 * RIM: raise ValueError(f"crops of {size} pixels have no inside: use more than {2 * RIM}")
         self.folder, self.training, self.size, self.seed = str(folder), training, size, seed
+        self.thicken = training and thicken
         self.records, self.pack = find_pack(folder, list_records)
 
     def __len__(self) -> int: return len(self.records)
@@ -1563,7 +1565,7 @@ class InpaintDataset(Dataset):
             raise ValueError(f"{self.folder}/{self.records[index]}_C.png is smaller than the crops of {self.size} pixels: ask for smaller crops, or delete it")
         rng = keyed_random('item', self.seed, index, epoch, draw)
         mask = torch.from_numpy(grey)[None] > 0
-        if self.training: mask = thicken_mask(mask[None], rng)[0]
+        if self.thicken: mask = thicken_mask(mask[None], rng)[0]
         top, left = hard_crop(mask[0].numpy(), self.size, rng) if self.training else grid_crop(grey, self.size)
         rows, columns = slice(top, top + self.size), slice(left, left + self.size)
         pixels = picture[rows, columns, ::-1].transpose(2, 0, 1)
