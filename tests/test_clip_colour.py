@@ -1,0 +1,120 @@
+"Clips of many kinds: are their colours, their place and their time those that were meant?"
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from inpaint_nb.video import open_clip
+
+COLOURS = ((200, 40, 40), (255, 255, 255)), ((40, 200, 60), (30, 60, 220))  # upper left red, upper right white, lower left green, lower right blue
+MIXED = {1: (.2126, .0722), 5: (.299, .114), 9: (.2627, .0593)}  # matrix: shares of red and blue in brightness
+
+
+def drawing(size=(96, 64), colours=COLOURS):
+    "Four plain quarters."
+    width, height = size
+    return np.asarray(colours, np.float64).repeat(height // 2, 0).repeat(width // 2, 1)
+
+
+def coded(rgb, pixels, matrix=1, full=False):
+    "A frame made of colours 0..255, its samples worked out here."
+    frame = av.VideoFrame(rgb.shape[1], rgb.shape[0], pixels)
+    if pixels == 'rgb8':
+        red, green, blue = np.moveaxis(rgb.round().astype(np.uint8), -1, 0)
+        frame.planes[0].update((red >> 5 << 5 | green >> 5 << 2 | blue >> 6).tobytes())
+        return frame
+    if frame.format.is_rgb or len(frame.format.components) < 3: return av.VideoFrame.from_ndarray(rgb.round().astype(np.uint8), format='rgb24').reformat(format=pixels)
+    kr, kb = MIXED[matrix]
+    red, green, blue = np.moveaxis(rgb / 255, -1, 0)
+    y = kr * red + (1 - kr - kb) * green + kb * blue
+    planes = y, (blue - y) / (2 - 2 * kb), (red - y) / (2 - 2 * kr)
+    bits = frame.format.components[0].bits
+    for number, (plane, values) in enumerate(zip(frame.planes, planes)):
+        values = values[::rgb.shape[0] // plane.height, ::rgb.shape[1] // plane.width]
+        if full: samples = values * (2 ** bits - 1) + 2 ** (bits - 1) * bool(number)
+        else: samples = (values * (224 if number else 219) + (128 if number else 16)) * 2 ** (bits - 8)
+        kind = np.uint16 if bits > 8 else np.uint8
+        rows = np.zeros((plane.height, plane.line_size // kind().itemsize), kind)
+        rows[:, :plane.width] = samples.round()
+        plane.update(rows.tobytes())
+    return frame
+
+
+FINE = {'libx264': {'qp': '0', 'preset': 'ultrafast'}, 'libx265': {'x265-params': 'lossless=1:log-level=none:pools=1', 'preset': 'ultrafast'}, 'libvpx-vp9': {'lossless': '1', 'cpu-used': '8'},
+        'libsvtav1': {'crf': '1', 'preset': '10', 'svtav1-params': 'lp=1'}, 'mjpeg': {'qmin': '1', 'qmax': '1'}, 'mpeg2video': {'qmin': '1', 'qmax': '1'}, 'mpeg4': {'qmin': '1', 'qmax': '1'}}
+PIXELS = {'libx264': 'yuv420p', 'libx265': 'yuv420p10le', 'prores_ks': 'yuv422p10le', 'mjpeg': 'yuvj420p', 'ffv1': 'yuv420p', 'gif': 'rgb8', 'png': 'rgb24'}
+
+
+def write(path, codec='libx264', pixels=None, size=(96, 64), frames=8, matrix=None, full=None, tags=None, times=None, turn=None, picture=None, **options):
+    "A clip of plain quarters; without `matrix` and `full` nothing is tagged."
+    pixels, picture = pixels or PIXELS.get(codec, 'yuv420p'), drawing(size) if picture is None else picture
+    frame = coded(picture, pixels, matrix or (1 if size[1] >= 720 else 5), pixels.startswith('yuvj') or bool(full))
+    with av.open(str(path), 'w') as out:
+        stream = out.add_stream(codec, rate=25, options=FINE.get(codec, {}) | options)
+        stream.width, stream.height, stream.pix_fmt = *size, pixels
+        context = stream.codec_context
+        if times: context.time_base = Fraction(1, 1000)
+        if matrix: context.colorspace = matrix
+        if full is not None: context.color_range = 2 if full else 1
+        for name, value in (tags or {}).items(): setattr(context, name, value)
+        if turn: stream.set_display_rotation(**turn)
+        for number in range(frames):
+            frame.pts, frame.time_base = (times[number], Fraction(1, 1000)) if times else (number, Fraction(1, 25))
+            frame.colorspace, frame.color_range = context.colorspace, context.color_range
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return path
+
+
+def quarters(picture):
+    "The colours in the middle of the four quarters."
+    rows, columns = picture.shape[0] // 4, picture.shape[1] // 4
+    return picture[rows::2 * rows, columns::2 * columns][:2, :2].astype(int)
+
+
+def off(picture, colours=COLOURS): return np.abs(quarters(picture) - colours).max()
+
+
+KINDS = [(codec, pixels, suffix) for codec, all_pixels, suffixes in [
+    ('libx264', ['yuv420p'], 'mp4 mkv mov avi ts flv'), ('libx264', ['yuv420p10le', 'yuv422p10le', 'yuv444p'], 'mp4 mkv'), ('libx265', ['yuv420p10le'], 'mp4 mkv mov ts'),
+    ('libvpx-vp9', ['yuv420p'], 'webm mkv mp4'), ('libsvtav1', ['yuv420p', 'yuv420p10le'], 'mp4 webm mkv'), ('prores_ks', ['yuv422p10le'], 'mov mkv'),
+    ('mjpeg', ['yuvj420p'], 'avi mov mkv'), ('ffv1', ['yuv420p', 'yuv422p10le'], 'mkv avi'), ('gif', ['rgb8'], 'gif'), ('mpeg2video', ['yuv420p'], 'ts mpg mkv vob'), ('mpeg4', ['yuv420p'], 'avi mp4'), ('png', ['rgb24'], 'mov avi')]
+    for pixels in all_pixels for suffix in suffixes.split()]
+
+
+@pytest.mark.parametrize('codec, pixels, suffix', KINDS)
+def test_untagged(tmp_path, codec, pixels, suffix):
+    "From 720 lines on BT.709, below BT.601."
+    for size in ((96, 64), (96, 720)):
+        clip = open_clip(write(tmp_path/f'{size[1]}.{suffix}', codec, pixels, size, matrix=5 if codec == 'mjpeg' else None))
+        frames = list(clip.frames())
+        assert (len(frames), len(clip), clip.size, clip.missing) == (8, 8, size, 0)
+        assert off(frames[1], [[(219, 36, 0), (255, 255, 255)], [(36, 219, 0), (0, 36, 255)]] if codec == 'gif' else COLOURS) <= 3  # the palette of rgb8
+        assert abs(clip.duration - 8 / 25) <= 1 / 25
+        guessed = 'yuv' in pixels and codec != 'mjpeg'
+        assert bool(clip.assumed) == guessed and (not guessed or ('BT.709' if size[1] == 720 else 'BT.601') in clip.assumed[0]), clip.assumed
+
+
+TAGGED = [('libx264', 'mp4 mkv mov avi ts'), ('libx265', 'mp4 mkv ts'), ('libvpx-vp9', 'webm mp4'), ('libsvtav1', 'mp4 webm'), ('prores_ks', 'mov mkv'), ('ffv1', 'mkv'), ('mpeg2video', 'ts mkv mpg')]
+
+@pytest.mark.parametrize('codec, suffix', [(codec, suffix) for codec, suffixes in TAGGED for suffix in suffixes.split()])
+def test_tags_are_believed(tmp_path, codec, suffix):
+    "Against the number of lines; a range, where it is not the usual one, too."
+    for size, matrix, full in (((96, 720), 5, None), ((96, 64), 1, None), ((96, 64), 9, None), ((96, 64), 1, True)):
+        if full and codec in ('prores_ks', 'mpeg2video', 'libvpx-vp9') or matrix == 9 and codec == 'mpeg2video': continue  # cannot be said there
+        clip = open_clip(write(tmp_path/f'{size[1]} {matrix} {full}.{suffix}', codec, size=size, matrix=matrix, full=full))
+        assert off(clip[1]) <= 3 and not clip.assumed, (size, matrix, full, quarters(clip[1]).tolist(), clip.assumed)
+
+
+@pytest.mark.parametrize('codec, suffix', [('ffv1', 'mkv'), ('libx264', 'mp4'), ('libx264rgb', 'mkv'), ('qtrle', 'mov'), ('utvideo', 'avi')])
+def test_rgb_needs_no_matrix(tmp_path, codec, suffix):
+    pixels = {'ffv1': 'bgr0', 'libx264': 'yuv444p', 'utvideo': 'gbrp'}.get(codec, 'rgb24')
+    clip = open_clip(write(tmp_path/f'rgb.{suffix}', codec, pixels, (96, 720), matrix=1 if codec == 'libx264' else None))
+    assert off(clip[1]) <= 3 and not clip.assumed
+
+
+def test_unknown_matrix(tmp_path, capfd):
+    "YCgCo is no mixture of brightness and differences."
+    with pytest.raises(ValueError, match='matrix 8 of ITU-T H.273'): open_clip(write(tmp_path/'cg.mp4', tags={'colorspace': 8}))
+    assert capfd.readouterr().err == ''
