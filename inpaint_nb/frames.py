@@ -223,7 +223,7 @@ def file_kind(
 ) -> Literal['photo', 'clip'] | None:  # None: neither
     "What a file holds."
     with suppress(Exception), Image.open(path) as image:
-        return 'clip' if image.format == 'GIF' or image.format in ('PNG', 'WEBP', 'AVIF') and getattr(image, 'is_animated', False) else 'photo'
+        return 'clip' if image.format == 'GIF' or image.format == 'PNG' and image.is_animated else 'photo'
     if path.suffix.lower() in VIDEO_ENDINGS: return 'clip'
     with suppress(Exception), av.open(str(path.absolute())) as container:
         stream = next(stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic)

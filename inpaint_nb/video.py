@@ -258,6 +258,7 @@ def _missing(path: Path, container: av.container.InputContainer, stream: av.vide
     "Frames that a file promises and has not: by their number, or else by its duration; none if it has all of its bytes."
     if (promised := _promised_bytes(path)) and path.stat().st_size >= promised: return 0
     if stream.frames: return max(stream.frames - packets, 0)
+    if 'mpeg' in container.format.name.split(',')[0]: return 0  # made for broadcasting, which promises nothing: its duration is that of what is there
     rest = (container.duration or 0) / av.time_base - end
     frames = round(rest * float(stream.average_rate or 25))
     return frames if frames > 2 and rest > .05 * (rest + end) else 0
@@ -658,7 +659,7 @@ class ClipSummary(RecordSummary):
         if self.rejected: lines.append(f'crops left out in this run, with {LEAST_HOLE} hole pixels per frame or fewer: {self.rejected}')
         if self.empty: lines.append(f'sequences without records, since no crop has more than {LEAST_HOLE} hole pixels per frame: {self.empty}')
         several = {'clips enlarged, smaller than the 720 or 1080 pixels at which holes are made': self.enlarged} if self.enlarged else {}
-        for what, names in (several | self.assumed).items(): lines.append(f"{what}: {len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})")
+        for what, names in (several | {f'clips: {what}': names for what, names in self.assumed.items()}).items(): lines.append(f"{what}: {len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})")
         return '\n'.join(lines + self.left_out())
 
 # %% ../nbs/02a_video.ipynb #1e361037

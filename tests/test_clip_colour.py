@@ -46,12 +46,12 @@ FINE = {'libx264': {'qp': '0', 'preset': 'ultrafast'}, 'libx265': {'x265-params'
 PIXELS = {'libx264': 'yuv420p', 'libx265': 'yuv420p10le', 'prores_ks': 'yuv422p10le', 'mjpeg': 'yuvj420p', 'ffv1': 'yuv420p', 'gif': 'rgb8', 'png': 'rgb24'}
 
 
-def write(path, codec='libx264', pixels=None, size=(96, 64), frames=8, matrix=None, full=None, tags=None, times=None, turn=None, picture=None, **options):
+def write(path, codec='libx264', pixels=None, size=(96, 64), frames=8, matrix=None, full=None, tags=None, times=None, turn=None, picture=None, options=None, container=None):
     "A clip of plain quarters; without `matrix` and `full` nothing is tagged."
     pixels, picture = pixels or PIXELS.get(codec, 'yuv420p'), drawing(size) if picture is None else picture
     frame = coded(picture, pixels, matrix or (1 if size[1] >= 720 else 5), pixels.startswith('yuvj') or bool(full))
-    with av.open(str(path), 'w') as out:
-        stream = out.add_stream(codec, rate=25, options=FINE.get(codec, {}) | options)
+    with av.open(str(path), 'w', options=container or {}) as out:
+        stream = out.add_stream(codec, rate=25, options=FINE.get(codec, {}) | (options or {}))
         stream.width, stream.height, stream.pix_fmt = *size, pixels
         context = stream.codec_context
         if times: context.time_base = Fraction(1, 1000)
@@ -118,3 +118,65 @@ def test_unknown_matrix(tmp_path, capfd):
     "YCgCo is no mixture of brightness and differences."
     with pytest.raises(ValueError, match='matrix 8 of ITU-T H.273'): open_clip(write(tmp_path/'cg.mp4', tags={'colorspace': 8}))
     assert capfd.readouterr().err == ''
+
+
+@pytest.mark.parametrize('codec, suffix', [('libx264', 'mp4'), ('libx265', 'mp4'), ('libsvtav1', 'mkv'), ('prores_ks', 'mov')])
+def test_turned_and_mirrored(tmp_path, codec, suffix):
+    "All eight ways to hold a camera, front cameras among them: first turned against the clock, then mirrored."
+    for degrees in (0, 90, 180, 270):
+        for hflip, vflip in ((False, False), (True, False), (False, True)):
+            clip = open_clip(write(tmp_path/f'{degrees}{hflip}{vflip}.{suffix}', codec, size=(128, 64), matrix=5, turn=dict(degrees=degrees, hflip=hflip, vflip=vflip)))
+            truth = np.rot90(COLOURS, degrees // 90)
+            truth = truth[::-1 if vflip else 1, ::-1 if hflip else 1]
+            assert clip.size == ((64, 128) if degrees % 180 else (128, 64))
+            assert off(clip[1], truth) <= 3, (degrees, hflip, vflip, quarters(clip[1]).tolist())
+
+
+def test_turned_by_little(tmp_path):
+    "As FFmpeg's program: around the middle, the size stays."
+    picture = np.zeros((96, 96, 3))
+    picture[8:24, 40:56] = 255  # above the middle
+    clip = open_clip(write(tmp_path/'askew.mp4', size=(96, 96), picture=picture, turn=dict(degrees=30)))
+    rows, columns = np.nonzero(clip[0][..., 0] > 128)
+    assert clip.size == (96, 96) and abs(columns.mean() - 47.5 + 32 * .5) < 2 and abs(rows.mean() - 47.5 + 32 * .866) < 2
+
+
+def write_changing(path, sizes, codec='libx264', frames=40):
+    "One stream, whose size changes after so many frames."
+    with av.open(str(path), 'w') as out:
+        stream = out.add_stream(codec, rate=25, options=FINE.get(codec, {}))
+        pixels = PIXELS.get(codec, 'yuv420p')
+        stream.width, stream.height, stream.pix_fmt = *sizes[0], pixels
+        for part, size in enumerate(sizes):
+            context = av.CodecContext.create(codec, 'w')
+            context.width, context.height, context.pix_fmt, context.time_base, context.framerate, context.options = *size, pixels, Fraction(1, 25), 25, FINE.get(codec, {})
+            for number in range(part * frames, (part + 1) * frames):
+                frame = coded(drawing(size), pixels, 5, pixels.startswith('yuvj'))
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                for packet in context.encode(frame): packet.stream = stream; out.mux(packet)
+            for packet in context.encode(): packet.stream = stream; out.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize('codec, suffix', [('libx264', 'ts'), ('libvpx-vp9', 'webm'), ('mjpeg', 'mkv')])
+def test_size_changes_on_the_way(tmp_path, capfd, codec, suffix):
+    path = write_changing(tmp_path/f'changing.{suffix}', [(96, 64), (64, 96), (192, 128)], codec)
+    clip = open_clip(path)
+    frames = list(clip.frames())
+    assert len(frames) == len(clip) == 120 and {frame.shape for frame in frames} == {(64, 96, 3)}
+    assert max(map(off, frames)) <= 3
+    assert capfd.readouterr().err == f'{path}: from frame 40 on it is 64 x 96, brought to 96 x 64 as before\n'
+    assert np.array_equal(clip[119], frames[119]) and np.array_equal(clip[50], frames[50])
+
+
+def test_chunks_that_repeat(tmp_path):
+    "AVI counts an empty chunk for a picture that stays; the file is whole all the same."
+    times = [number * 40 for number in range(30) if number % 4 or number in (0, 28)]
+    for codec in ('mpeg4', 'mjpeg', 'libx264'):
+        path = write(tmp_path/f'{codec}.avi', codec, frames=len(times), times=times, matrix=5)
+        clip = open_clip(path)
+        with av.open(str(path)) as container: assert container.streams.video[0].frames > len(times)
+        assert (len(clip), clip.missing) == (len(times), 0) and np.abs(clip.times * 1000 - times).max() <= (41 if codec == 'libx264' else 1)
+        cut = tmp_path/f'{codec} cut.avi'
+        cut.write_bytes(path.read_bytes()[:path.stat().st_size * 2 // 3])
+        assert open_clip(cut).missing > 0
