@@ -69,7 +69,7 @@ MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # of the tags: of the co
 def converted(
     frame: av.VideoFrame,
     tags: Tags,  # of `full_tags`
-    pixels: str = 'rgb24',  # format wanted: rgb24, rgb48le or rgba
+    pixels: str = 'rgb24',  # format wanted: rgb24, rgba, or gbrp12le for 4096 levels
 ) -> np.ndarray:  # H,W,C
     "A frame in RGB, its light as it is."
     if has_matrix(frame) and tags.matrix not in MATRICES:
@@ -104,11 +104,11 @@ def level_table() -> np.ndarray:  # 16384 uint8
     return np.round(255 * np.where(light <= .0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - .055)).astype(np.uint8)
 
 def as_srgb(
-    levels: np.ndarray,  # H,W,3 RGB uint16
+    levels: np.ndarray,  # H,W,3 RGB, 0..4095
     tags: Tags,  # of `full_tags`
 ) -> np.ndarray:  # H,W,3 RGB uint8
     "Wide colours and bright light, clipped to what sRGB can show."
-    light = light_table(tags.transfer)[levels >> 4]
+    light = light_table(tags.transfer)[levels]
     if tags.transfer == 18: light *= 1000 / PAPER * (light @ np.float32([.2627, .678, .0593]))[..., None] ** .2  # as a screen of 1000 cd/m2 shows it
     if tags.primaries in TO_SRGB: light = cv2.transform(light, np.float32(TO_SRGB[tags.primaries]))
     return level_table()[(light.clip(0, 1) * 16383 + .5).astype(np.uint16)]
@@ -184,7 +184,7 @@ def frame_pixels(
     tags, matrix = full_tags(row[number], stream)[0], display_matrix(row[number])
     frame = without_combs(row, number) if row[number].interlaced_frame else row[number]
     wide = tags.transfer in HDR or tags.primaries in TO_SRGB
-    pixels = as_srgb(converted(frame, tags, 'rgb48le'), tags) if wide else converted(frame, tags)
+    pixels = as_srgb(converted(frame, tags, 'gbrp12le'), tags) if wide else converted(frame, tags)
     if frame.format.has_palette or any(part.is_alpha for part in frame.format.components):
         pixels = on_white(pixels, converted(frame, tags, 'rgba')[..., 3])
     return upright(pixels, matrix)

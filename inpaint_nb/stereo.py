@@ -768,7 +768,8 @@ def begin(self: ClipWriter,
             old = container.streams.video[0]
             rate, self.base, shape = old.guessed_rate or rate, old.time_base, old.sample_aspect_ratio
             if shape and (old.width, old.height) != self.source.size: shape = 1 / shape  # it was turned upright
-    self.video = self.container.add_stream('libx264', rate=rate, options={'crf': str(self.crf), 'rc-lookahead': '20'})
+    held = self.source.duration - self.source.times[-1] > 1.5 / rate  # a last frame that stays has to be written last
+    self.video = self.container.add_stream('libx264', rate=rate, options={'crf': str(self.crf), 'rc-lookahead': '20'} | ({'bf': '0'} if held else {}))
     self.video.width, self.video.height, self.video.pix_fmt = width, height, 'yuv420p'
     codec = self.video.codec_context
     codec.time_base, self.last = self.base, -1

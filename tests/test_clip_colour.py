@@ -5,6 +5,7 @@ import av
 import numpy as np
 import pytest
 
+from inpaint_nb.stereo import stereo_clip
 from inpaint_nb.video import open_clip
 
 COLOURS = ((200, 40, 40), (255, 255, 255)), ((40, 200, 60), (30, 60, 220))  # upper left red, upper right white, lower left green, lower right blue
@@ -180,3 +181,101 @@ def test_chunks_that_repeat(tmp_path):
         cut = tmp_path/f'{codec} cut.avi'
         cut.write_bytes(path.read_bytes()[:path.stat().st_size * 2 // 3])
         assert open_clip(cut).missing > 0
+
+
+@pytest.mark.parametrize('codec, pixels, suffix', [('libx264', 'yuv420p', 'mp4'), ('libx264', 'yuv420p', 'mkv'), ('gif', 'rgb8', 'gif'), ('mjpeg', 'yuvj420p', 'mov'), ('libvpx-vp9', 'yuv420p', 'webm'), ('libx264', 'yuv420p', 'ts')])
+def test_slide_show(tmp_path, codec, pixels, suffix):
+    "Three pictures of 1, 1 and 2.5 s: in TS nothing tells of the last second and a half."
+    path = tmp_path/f'slides.{suffix}'
+    with av.open(str(path), 'w') as out:
+        stream = out.add_stream(codec, rate=25, options=FINE.get(codec, {}))
+        stream.width, stream.height, stream.pix_fmt = 96, 64, pixels
+        stream.codec_context.time_base, stream.codec_context.flags = Fraction(1, 1000), stream.codec_context.flags | av.codec.context.Flags.frame_duration
+        for start, seconds in ((0, 1), (1, 1), (2, 2.5)):
+            frame = coded(drawing(), pixels, 5, pixels.startswith('yuvj'))
+            frame.pts, frame.time_base, frame.duration = 1000 * start, Fraction(1, 1000), int(1000 * seconds)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    clip = open_clip(path)
+    assert np.allclose(clip.times, [0, 1, 2]) and clip.missing == 0
+    if suffix == 'ts': return
+    assert abs(clip.duration - 4.5) < .04
+    for ending in ('mp4', 'mkv'):
+        out, = stereo_clip(path, tmp_path/f'out.{ending}', progress=False, checkpoint_file='repeat')
+        assert abs(open_clip(out).duration - 4.5) < .04
+        assert np.allclose(open_clip(out).times, [0, 1, 2], atol=.02)
+
+
+def pq(light): return ((3424 / 4096 + 2413 / 128 * (power := (light / 10000) ** (2610 / 16384))) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+
+
+def hlg(light):
+    scene = light / 1000 * np.maximum((light / 1000) @ [.2627, .678, .0593], 1e-9)[..., None] ** (1 / 1.2 - 1)
+    return np.where(scene <= 1 / 12, (3 * scene) ** .5, .17883277 * np.log(np.maximum(12 * scene - .28466892, 1e-9)) + .55991073)
+
+
+def bright(picture, transfer):
+    "A picture as HDR in BT.2020, white paper at 203 cd/m2, as values 0..255."
+    linear = np.where(picture <= 10.31475, picture / 255 / 12.92, ((picture / 255 + .055) / 1.055) ** 2.4)
+    light = 203 * linear @ np.array([[.6274039, .3292830, .0433131], [.0690973, .9195404, .0113623], [.0163914, .0880133, .8955953]]).T
+    return 255 * (pq(light) if transfer == 16 else hlg(light))
+
+
+@pytest.mark.parametrize('codec, suffix', [('libx265', 'mp4'), ('libx265', 'mkv'), ('libsvtav1', 'webm'), ('prores_ks', 'mov'), ('libx264', 'mkv')])
+@pytest.mark.parametrize('transfer, name', [(16, 'PQ'), (18, 'HLG')])
+def test_hdr_is_made_ordinary(tmp_path, codec, suffix, transfer, name):
+    pixels = {'prores_ks': 'yuv422p10le'}.get(codec, 'yuv420p10le')
+    path = write(tmp_path/f'hdr.{suffix}', codec, pixels, (96, 720), matrix=9, picture=bright(drawing((96, 720)), transfer), tags=dict(color_trc=transfer, color_primaries=9))
+    clip = open_clip(path)
+    assert off(clip[1]) <= 3, quarters(clip[1]).tolist()
+    assert clip.assumed == (f'HDR ({name}) is made ordinary: white paper, 203 cd/m2, becomes white, brighter light is clipped',)
+
+
+@pytest.mark.parametrize('primaries, matrix, name', [(9, 9, 'BT.2020'), (12, 1, 'Display P3')])
+def test_wide_colours_without_hdr(tmp_path, primaries, matrix, name):
+    turn = {9: [[.6274039, .3292830, .0433131], [.0690973, .9195404, .0113623], [.0163914, .0880133, .8955953]], 12: [[.8224622, .1775380, 0], [.0331942, .9668058, 0], [.0170826, .0723974, .9105199]]}[primaries]
+    light = np.where(drawing() <= 10.31475, drawing() / 255 / 12.92, ((drawing() / 255 + .055) / 1.055) ** 2.4) @ np.transpose(turn)
+    wide = 255 * np.where(light <= .0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - .055)
+    clip = open_clip(write(tmp_path/'wide.mp4', 'libx264', 'yuv420p10le', matrix=matrix, picture=wide, tags=dict(color_trc=1, color_primaries=primaries)))
+    assert off(clip[1]) <= 3 and clip.assumed == (f'its wide colours ({name}) are clipped to those of sRGB',)
+
+
+@pytest.mark.parametrize('codec, pixels, suffix', [('ffv1', 'yuva420p', 'mkv'), ('png', 'rgba', 'mov'), ('qtrle', 'argb', 'mov'), ('prores_ks', 'yuva444p10le', 'mov'), ('libvpx-vp9', 'yuva420p', 'webm')])
+def test_transparent_parts_are_white(tmp_path, codec, pixels, suffix):
+    "As photos: what is behind nothing is not seen."
+    rgba = np.dstack([drawing(), np.full((64, 96), 255)]).astype(np.uint8)
+    rgba[:32, :48, 3], rgba[32:, :48, 3] = 0, 128
+    path = tmp_path/f'clear.{suffix}'
+    with av.open(str(path), 'w') as out:
+        stream = out.add_stream(codec, rate=25, options={'cpu-used': '8', 'crf': '4', 'b:v': '0'} if codec == 'libvpx-vp9' else {})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, pixels
+        for _ in range(4): out.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, format='rgba').reformat(format=pixels)))
+        out.mux(stream.encode())
+    assert off(open_clip(path)[2], [[(255, 255, 255), (255, 255, 255)], [(147, 227, 157), (30, 60, 220)]]) <= 4
+
+
+def write_fields(path, codec, frames=6):
+    "A bar that moves four columns from one half picture to the next."
+    def bar(place): return np.where((np.arange(96) >= place) & (np.arange(96) < place + 24), 255, 0)[None, :, None].repeat(64, 0).repeat(3, 2).astype(np.uint8)
+    with av.open(str(path), 'w') as out:
+        stream = out.add_stream(codec, rate=25, options={'x264-params': 'interlaced=1', 'crf': '5'} if codec == 'libx264' else {'qmin': '1', 'qmax': '2'})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, 'yuv420p'
+        if codec != 'libx264': stream.codec_context.flags |= av.codec.context.Flags.interlaced_dct | av.codec.context.Flags.interlaced_me
+        for number in range(frames):
+            picture = bar(8 * number)
+            picture[::2] = bar(8 * number + 4)[::2]
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
+        out.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize('codec, suffix', [('libx264', 'mp4'), ('libx264', 'ts'), ('mpeg2video', 'mpg'), ('mpeg2video', 'mkv')])
+def test_interlaced_clips_lose_their_combs(tmp_path, codec, suffix):
+    path = write_fields(tmp_path/f'fields.{suffix}', codec)
+    clip = open_clip(path)
+    frames = list(clip.frames())
+    assert len(frames) == 6 and 'interlaced' in clip.assumed[-1]
+    with av.open(str(path)) as container: raw = [frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)]
+    def combs(picture): return np.abs(np.diff(picture[8:-8].astype(float), axis=0)).mean()
+    assert all(combs(before) > 10 and combs(after) < 4 for before, after in zip(raw[1:-1], frames[1:-1], strict=True))
+    assert all(np.array_equal(clip[number], frames[number]) for number in (0, 3, 5))
