@@ -4,9 +4,11 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from inpaint_nb.stereo import stereo_clip
-from inpaint_nb.video import open_clip
+from inpaint_nb.stereo import ANAGLYPHS, StereoViews, anaglyph, is_clip, stereo_clip
+from inpaint_nb.video import list_clips, middle_frame, open_clip
 
 COLOURS = ((200, 40, 40), (255, 255, 255)), ((40, 200, 60), (30, 60, 220))  # upper left red, upper right white, lower left green, lower right blue
 MIXED = {1: (.2126, .0722), 5: (.299, .114), 9: (.2627, .0593)}  # matrix: shares of red and blue in brightness
@@ -279,3 +281,116 @@ def test_interlaced_clips_lose_their_combs(tmp_path, codec, suffix):
     def combs(picture): return np.abs(np.diff(picture[8:-8].astype(float), axis=0)).mean()
     assert all(combs(before) > 10 and combs(after) < 4 for before, after in zip(raw[1:-1], frames[1:-1], strict=True))
     assert all(np.array_equal(clip[number], frames[number]) for number in (0, 3, 5))
+
+
+def write_tracks(path, subtitles='subrip'):
+    "Two seconds with a title, two chapters, a German and an English sound track and subtitles in each language."
+    with av.open(str(path), 'w') as out:
+        video = out.add_stream('libx264', rate=5, options=FINE['libx264'])
+        video.width, video.height, video.pix_fmt = 96, 64, 'yuv420p'
+        sounds, texts = [out.add_stream('aac', rate=48000, layout='mono') for _ in range(2)], [out.add_mux_stream(subtitles) for _ in range(2)]
+        for stream, language in zip(sounds + texts, ('ger', 'eng', 'ger', 'eng')): stream.metadata['language'] = language
+        out.metadata['title'] = 'Über den Dächern'
+        out.set_chapters([dict(id=number, start=1000 * number, end=1000 * number + 1000, time_base=Fraction(1, 1000), metadata={'title': f'chapter {number}'}) for number in range(2)])
+        out.start_encoding()
+        for number in range(10):
+            frame = coded(drawing(), 'yuv420p', 5)
+            frame.pts, frame.time_base = number, Fraction(1, 5)
+            out.mux(video.encode(frame))
+        for stream, pitch in zip(sounds, (440, 880)):
+            for start in range(0, 96000, 1024):
+                piece = av.AudioFrame.from_ndarray(np.sin(2 * np.pi * pitch * np.arange(start, start + 1024) / 48000, dtype=np.float32)[None] / 4, format='fltp', layout='mono')
+                piece.sample_rate, piece.pts, piece.time_base = 48000, start, Fraction(1, 48000)
+                out.mux(stream.encode(piece))
+            out.mux(stream.encode())
+        for stream in texts:
+            for second in (0, 1):
+                packet = av.Packet(f'line {second}'.encode() if subtitles == 'subrip' else len(text := f'line {second}'.encode()).to_bytes(2, 'big') + text)
+                packet.stream, packet.pts, packet.dts, packet.duration, packet.time_base = stream, 1000 * second, 1000 * second, 900, Fraction(1, 1000)
+                out.mux(packet)
+        out.mux(video.encode())
+    return path
+
+
+def packets_of(path, kind, number):
+    "Contents and times of one track's packets."
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(getattr(container.streams, kind)[number]) if packet.size]
+        return [bytes(packet) for packet in packets], [float(packet.pts * packet.time_base) for packet in packets]
+
+
+@pytest.mark.parametrize('subtitles, name, ending, kept', [('subrip', 'a.mkv', 'mkv', True), ('subrip', 'a.mkv', 'mp4', False), ('mov_text', 'a.mp4', 'mp4', True), ('mov_text', 'a.mp4', 'mov', True), ('mov_text', 'a.mp4', 'mkv', False)])
+def test_all_tracks(tmp_path, capfd, subtitles, name, ending, kept):
+    path = write_tracks(tmp_path/name, subtitles)
+    out, = stereo_clip(path, tmp_path/f'out.{ending}', progress=False, checkpoint_file='repeat')
+    said = capfd.readouterr().err
+    with av.open(str(out)) as container, av.open(str(path)) as source:
+        assert container.metadata['title'] == 'Über den Dächern'
+        assert [(chapter['metadata']['title'], float(chapter['start'] * chapter['time_base'])) for chapter in container.chapters()] == [('chapter 0', 0), ('chapter 1', 1)]
+        assert [stream.language for stream in container.streams.audio] == ['ger', 'eng']
+        assert [stream.language for stream in container.streams.subtitles] == (['ger', 'eng'] if kept else [])
+    for number in range(2):
+        (new, times), (old, old_times) = (packets_of(file, 'audio', number) for file in (out, path))
+        assert new == old and np.allclose(times, old_times, atol=.025)
+        if kept: assert [text[-6:] for text in packets_of(out, 'subtitles', number)[0] if b'line' in text] == [b'line 0', b'line 1']
+    assert said.count('subtitles') == (0 if kept else 2) and (kept or 'eng) cannot be written to ' in said), said
+
+
+def test_rate_of_a_folder(tmp_path):
+    (tmp_path/'frames').mkdir()
+    for number in range(6): Image.fromarray(drawing().astype(np.uint8)).save(tmp_path/f'frames/{number}.png')
+    for fps in (12, 24000 / 1001, 30):
+        out, = stereo_clip(tmp_path/'frames', tmp_path/'out.mp4', progress=False, checkpoint_file='repeat', fps=fps)
+        clip = open_clip(out)
+        assert abs(clip.fps - fps) < .01 and abs(clip.duration - 6 / fps) < .01
+    with pytest.raises(ValueError, match='fps is more than 0'): stereo_clip(tmp_path/'frames', tmp_path/'out.mp4', fps=0)
+
+
+def test_records_and_stereo_see_the_same(tmp_path):
+    "And players see what was meant: 720 lines without a tag, turned and mirrored, in ten bits."
+    path = write(tmp_path/'clip.mkv', 'libx264', 'yuv420p10le', (160, 720), frames=4, turn=dict(degrees=90, hflip=True))
+    truth = np.rot90(COLOURS)[:, ::-1]
+    out, = stereo_clip(path, tmp_path/'left.mkv', progress=False, checkpoint_file='repeat', format='left', divergence=0, crf=1)
+    clip = open_clip(out)
+    with av.open(str(out)) as container: assert container.streams.video[0].codec_context.colorspace == 1
+    assert clip.size == (720, 160) and off(clip[1], truth) <= 3
+    assert off(middle_frame(path), truth) <= 3 and off(next(open_clip(path).frames([2])), truth) <= 3
+
+
+def test_content_decides_what_is_a_clip(tmp_path):
+    "Whatever a name ends with; a photo is none, nor is a text."
+    kinds = [('libx264', 'mp4', 'one.f4v'), ('mpeg2video', 'vob', 'two.vob'), ('mpeg4', 'asf', 'three.asf'), ('mpeg2video', 'mxf', 'four.mxf'), ('libx264', 'mkv', 'five'), ('libx264', 'mp4', 'six.backup')]
+    for codec, suffix, name in kinds: write(tmp_path/f'a.{suffix}', codec, size=(96, 80)).rename(tmp_path/name)
+    photo = Image.fromarray(drawing().astype(np.uint8))
+    for name, kind in (('photo.mp4', 'JPEG'), ('photo.jpg', 'JPEG'), ('pages.tif', 'TIFF')): photo.save(tmp_path/name, kind, **(dict(save_all=True, append_images=[photo]) if kind == 'TIFF' else {}))
+    (tmp_path/'read me.txt').write_text('not a film')
+    assert [path.name for path in list_clips(tmp_path)] == sorted(name for *_, name in kinds)
+    for *_, name in kinds: assert is_clip(tmp_path/name) and len(open_clip(tmp_path/name)) == 8 and off(open_clip(tmp_path/name)[1]) <= 3
+    assert not is_clip(tmp_path/'photo.mp4') and not is_clip(tmp_path/'pages.tif')
+
+
+def test_maps_of_repeated_chunks_are_refused(tmp_path):
+    "Somebody who unpacked an AVI with its repeated pictures has more maps than it has pictures."
+    times = [number * 40 for number in range(30) if number % 4]
+    path = write(tmp_path/'a.avi', 'mpeg4', frames=len(times), times=times, matrix=5)
+    (tmp_path/'depth').mkdir()
+    for number in range(30): Image.fromarray(np.full((64, 96), 8 * number, np.uint8)).save(tmp_path/f'depth/{number:02}.png')
+    with pytest.raises(ValueError, match=f'30 depth maps, but .* has {len(times)} frames'): stereo_clip(path, tmp_path/'out.mp4', depth_file=tmp_path/'depth', progress=False)
+    for _ in range(2): assert len(open_clip(stereo_clip(path, tmp_path/'out.mp4', progress=False, checkpoint_file='repeat')[0])) == len(times)
+
+
+def test_dubois_mixes_light():
+    "On noise, beside the same sums in double precision."
+    views = StereoViews(*torch.rand(2, 1, 3, 16, 16, generator=torch.manual_seed(0)), None, None)
+    light = lambda levels: np.where(levels <= .04045, levels / 12.92, ((levels + .055) / 1.055) ** 2.4)
+    mixed = sum(np.einsum('ij,bjhw->bihw', np.array(matrix), light(eye.double().numpy())) for matrix, eye in zip(ANAGLYPHS['dubois'], views[:2])).clip(0, 1)
+    assert np.abs(anaglyph(views).numpy() - np.where(mixed <= .0031308, 12.92 * mixed, 1.055 * mixed ** (1 / 2.4) - .055)).max() < 1e-5
+
+
+@pytest.mark.parametrize('codec, suffix', [('libx264', 'mp4'), ('libx264', 'mkv'), ('libx265', 'mov'), ('libvpx-vp9', 'webm'), ('mjpeg', 'mov'), ('gif', 'gif'), ('libx264', 'ts')])
+def test_variable_rate(tmp_path, codec, suffix):
+    times = [0, 40, 120, 160, 400, 440, 1000, 1040]
+    clip = open_clip(write(tmp_path/f'variable.{suffix}', codec, times=times, matrix=None if codec == 'gif' else 5))
+    assert len(clip) == 8 and np.abs(clip.times * 1000 - times).max() <= 1 and clip.missing == 0
+    out, = stereo_clip(clip.path, tmp_path/'out.mp4', progress=False, checkpoint_file='repeat')
+    assert np.abs(open_clip(out).times * 1000 - times).max() <= 1 and abs(open_clip(out).duration - 1.08) <= .04
