@@ -768,7 +768,8 @@ def begin(self: ClipWriter,
             old = container.streams.video[0]
             rate, self.base, shape = old.guessed_rate or rate, old.time_base, old.sample_aspect_ratio
             if shape and (old.width, old.height) != self.source.size: shape = 1 / shape  # it was turned upright
-    held = self.source.duration - self.source.times[-1] > 1.5 / rate  # a last frame that stays has to be written last
+    last = np.diff(np.append(self.source.times, self.source.duration))[-8:]
+    held = last.max() > 1.5 * last.min()  # then the file's length hangs on what is written last: no frame may come out of turn
     self.video = self.container.add_stream('libx264', rate=rate, options={'crf': str(self.crf), 'rc-lookahead': '20'} | ({'bf': '0'} if held else {}))
     self.video.width, self.video.height, self.video.pix_fmt = width, height, 'yuv420p'
     codec = self.video.codec_context
