@@ -15,7 +15,7 @@ from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
 from inpaint_nb.models import MODELS, PRETRAINED, create_model, load_model
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.fills import repeat_background
-from inpaint_nb.stereo import (PACKINGS, ClipWriter, StereoOptions, StereoViews, add_sound, cpu_has_matrix_units, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
+from inpaint_nb.stereo import (PACKINGS, ClipWriter, StereoOptions, StereoViews, add_tracks, cpu_has_matrix_units, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
                                inpaint_view, make_stereo, open_views, output_files, photo_depth, read_frames, read_picture, save_picture, shot_depths, shots,
                                side_by_side, stereo_clip, stereo_file, stereo_frames, stereo_photo, tiles_to_fill)
 from inpaint_nb.video import open_clip
@@ -706,7 +706,7 @@ def bad_clips(films):
     (films / 'header cut.mp4').write_bytes((films / 'clip.mp4').read_bytes()[:4000])
     (films / 'nothing').mkdir()
     with av.open(str(films / 'sound.mp4'), 'w') as container:
-        for _, packets in add_sound(films / 'clip.mp4', container): container.mux(packets)
+        for _, packets in add_tracks(films / 'clip.mp4', container): container.mux(packets)
     return films
 
 
@@ -777,7 +777,7 @@ VIDEOS = sorted((SHARED / 'data/videos').glob('*.mp4'))
 def test_real_clips(tmp_path, path, monkeypatch):
     "The first twenty frames, one eye made: the other one is the clip."
     clip = open_clip(path)
-    monkeypatch.setattr('inpaint_nb.stereo.open_clip', lambda _: dataclasses.replace(clip, times=clip.times[:20]))
+    monkeypatch.setattr('inpaint_nb.stereo.open_clip', lambda *_: dataclasses.replace(clip, times=clip.times[:20]))
     out, = stereo_clip(path, tmp_path / 'a.mp4', 'repeat', view='right', crf=12, progress=False)
     after = open_clip(out)
     assert len(after) == 20 and np.abs(after.times - clip.times[:20]).max() < 0.002

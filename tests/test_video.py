@@ -84,7 +84,7 @@ def test_kinds_of_files(tmp_path, name, settings):
 
 @pytest.mark.parametrize('name', ['old.mpg', 'old.ts', 'an mpg called.mp4'])
 def test_mpeg_streams(tmp_path, name):
-    "decord counts their frames right, and gives others: 12 frames late from the beginning (ts), or after a jump (mpg)."
+    "Some readers count their frames right, and give others: 12 frames late from the beginning (ts), or after a jump (mpg)."
     path = write(tmp_path/name.replace('mp4', 'mpg'), FRAMES, codec='mpeg2video').rename(tmp_path/name)
     clip = open_clip(path)
     assert len(clip) == 30 and clip.reader == 'av'
@@ -94,12 +94,6 @@ def test_mpeg_streams(tmp_path, name):
             assert abs(np.argmin(distances) - number) <= 1 and distances[number] < 15
 
 
-def test_decord_must_see_the_first_frame(clip):
-    if open_clip(clip).reader != 'decord': pytest.skip('no decord here')
-    late = lambda reader, number: reader.frames[number + 12].asnumpy()
-    with mock.patch.object(video.DecordReader, 'read', late): assert open_clip(clip).reader == 'av'
-
-
 @pytest.mark.skipif(not LEGS, reason='no colons in names here')
 def test_colon_in_the_name(clip, tmp_path, monkeypatch):
     "FFmpeg would take the beginning for a protocol."
@@ -107,7 +101,7 @@ def test_colon_in_the_name(clip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     opened = open_clip('clip:one.mp4')
     assert (len(opened), opened.reader, str(opened.path)) == (30, open_clip(clip).reader, 'clip:one.mp4')
-    for reader in {opened.reader, 'av'}: assert np.array_equal(video.replace(opened, reader=reader)[3], open_clip(clip)[3])
+    assert np.array_equal(opened[3], open_clip(clip)[3])
 
 
 def test_folder_is_listed_once(tmp_path):
@@ -154,19 +148,10 @@ def test_few_equal_stamps():
     assert np.allclose(video._times([(0, 0, False), (10, 10, False), (10, 10, False), (50, 50, False)], stream), [0, .01, .01, .05])
 
 
-def test_same_pixels_without_decord(clip):
-    ours = list(open_clip(clip).frames())
-    with mock.patch.dict('sys.modules', decord=None):
-        other = open_clip(clip)
-        assert other.reader == 'av'
-        for a, b in zip(ours, other.frames(), strict=True): assert np.array_equal(a, b)
-
-
 def test_backwards_and_again(clip):
-    for name in ({open_clip(clip).reader, 'av'}):
-        with video.replace(open_clip(clip), reader=name).reading() as read:
-            later, early = read(20), read(3)
-            assert np.array_equal(read(20), later) and not np.array_equal(early, later)
+    with open_clip(clip).reading() as read:
+        later, early = read(20), read(3)
+        assert np.array_equal(read(20), later) and not np.array_equal(early, later)
 
 
 HOSTILE = {'zero.mp4': b'', 'text.mp4': b'hello ' * 999, 'noise.mp4': np.random.default_rng(0).bytes(9999), 'page.mkv': b'<html></html>'}
@@ -600,7 +585,7 @@ def test_no_frame_is_decoded_twice_on_the_way_forward(tmp_path):
 
 @pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='the memory in use is told by Linux only')
 def test_a_slow_reader_holds_few_frames(tmp_path):
-    "decord would go on decoding while somebody works on a frame."
+    "No decoder goes on while somebody works on a frame."
     path = write(tmp_path/'a.mp4', [np.full((720, 1280, 3), number % 256, np.uint8) for number in range(300)])
     clip, before = open_clip(path), None
     with clip.reading() as read:
