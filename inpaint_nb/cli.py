@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['REQUIRED', 'KINDS', 'NAMES', 'MAKERS', 'KEEPERS', 'RECORD_COMMANDS', 'BENCHMARKS', 'Parameter', 'room_parameters',
            'add_option', 'one_line', 'is_first_process', 'Parser', 'error_line', 'Incomplete', 'Heard', 'open_closed',
-           'heard', 'stoppable', 'finish', 'add_room', 'taken', 'subcommands', 'refusing', 'check_depth_model',
-           'record_parser', 'maker_jobs', 'parse_jobs', 'announce_missing', 'make_records', 'keep_records',
-           'create_training_data', 'train', 'stereo', 'benchmark_parser', 'benchmark', 'demo']
+           'heard', 'stoppable', 'finish', 'add_options', 'add_room', 'taken', 'subcommands', 'refusing',
+           'check_depth_model', 'record_parser', 'maker_jobs', 'parse_jobs', 'announce_missing', 'make_records',
+           'keep_records', 'create_training_data', 'train', 'stereo', 'benchmark_parser', 'benchmark', 'demo']
 
 # %% ../nbs/08_cli.ipynb #19c60a61
 import argparse
@@ -77,6 +77,7 @@ def add_option(
     parser: argparse.ArgumentParser,  # gets the option
     parameter: Parameter,  # of a room
     short: str | None = None,  # further names, such as -o
+    sparse: bool = False,  # leave it out of the result if it is not given
 ):
     "Make an option of a parameter."
     name, kind, default, comment = parameter
@@ -85,7 +86,7 @@ def add_option(
     elif words[0] == 'Literal': settings = dict(choices=ast.literal_eval(kind.removeprefix('Literal')))
     else: settings = dict(type=next(KINDS[word] for word in words if word in KINDS), metavar=name.split('_')[-1].upper())
     if words[0] in ('list', 'tuple'): settings |= dict(nargs='+', action=_Tuple if words[0] == 'tuple' else 'store')
-    settings |= dict(required=True) if default is REQUIRED else dict(default=default)
+    settings |= dict(required=True) if default is REQUIRED else dict(default=argparse.SUPPRESS if sparse else default)
     if default is True: comment += ' (default: on)'
     elif isinstance(default, (list, tuple)): comment += f" (default: {' '.join(map(str, default))})"
     elif default is not False and default not in (REQUIRED, None, ''): comment += f' (default: {default})'
@@ -233,6 +234,14 @@ def finish(
     return 0
 
 # %% ../nbs/08_cli.ipynb #004ad2b3
+def add_options(
+    parser: Parser,  # gets them
+    parameters: dict[str, Parameter],  # of `room_parameters`
+    sparse: bool = False,  # leave what is not given out of the result
+):
+    "Make options of all that a room's function or dataclass wants to know."
+    for parameter in parameters.values(): add_option(parser, parameter, sparse=sparse)
+
 def add_room(
     parser: Parser,  # gets the options
     parameters: dict[str, Parameter],  # of `room_parameters`
@@ -420,16 +429,19 @@ def train(
 ) -> int:  # exit status
     "`inpaint_train`: a model from records."
     def work():
+        recipe = {'recipe': room_parameters('train', 'with_recipe')['recipe']}
         settings = room_parameters('train', 'TrainConfig')
         folders = {name: parameter for name, parameter in room_parameters('train', 'train_from_folder').items() if name.endswith('_dir')}
         parser = Parser('inpaint_train', description='Train a model.')
         command = subcommands(parser, dict(inpaint=('Train an inpainter on the records of a folder. Stopped, it goes on with --resume.', '-i data/images --model-dir models/one')))['inpaint']
-        add_room(command, folders | settings, short=dict(data_dir='-i'))
+        add_room(command, folders | recipe, short=dict(data_dir='-i'))
+        add_options(command, settings, sparse=True)  # what is not given is the recipe's
         command.epilog = f'{NAMES} {command.epilog}'
         args = parser.parse_args(argv)
-        from inpaint_nb.train import TrainConfig, train_from_folder
-        config = TrainConfig(**taken(args, settings))
-        with refusing(command): config.check()
+        from inpaint_nb.train import train_from_folder, with_recipe
+        with refusing(command):
+            config = with_recipe(**taken(args, recipe | settings))
+            config.check()
         train_from_folder(config=config, **taken(args, folders))
         import torch.distributed as processes
         if processes.is_available() and processes.is_initialized(): processes.destroy_process_group()

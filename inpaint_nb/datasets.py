@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_PIXELS', 'NO_PICTURES', 'PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS', 'NOTE',
            'LEAST_HOLE', 'PLAIN', 'RIM', 'batch_of_one', 'open_picture', 'upright_size', 'decode_picture', 'read_photo',
-           'Looked', 'file_kind', 'look_through', 'list_photos', 'keyed_random', 'draw_divergence', 'PhotoParameters',
+           'Looked', 'look_through', 'list_photos', 'keyed_random', 'draw_divergence', 'PhotoParameters',
            'working_size', 'draw_parameters', 'place_photo', 'photo_holes', 'two_pictures', 'window_sums',
            'draw_places', 'best_crop', 'encode_png', 'parse_note', 'record_note', 'encode_record', 'write_files',
            'write_record', 'RecordOptions', 'PhotoError', 'PhotoUnfit', 'open_photo', 'photo_depth', 'photo_crops',
@@ -34,7 +34,6 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-import av
 import cv2
 import ipywidgets as widgets
 import numpy as np
@@ -296,22 +295,6 @@ def _look(path: Path) -> Looked:
             return Looked('clip' if image.format == 'GIF' and image.is_animated else 'picture')
     except OSError as error: return Looked(reason=error.strerror or 'unknown format')
     except Exception as error: return Looked(reason=str(error) or 'unknown format')
-
-def _moves(path: Path) -> bool:
-    "Does PyAV find moving pictures in a file? Still pictures and text are clips to it, covers of songs are streams."
-    try:
-        with av.open(str(path.absolute())) as container:
-            still = container.format.name.endswith('_pipe') or container.format.name in ('image2', 'tty')
-            covers = av.stream.Disposition.attached_pic
-            return not still and any(not stream.disposition & covers for stream in container.streams.video)
-    except (OSError, ValueError): return False
-
-def file_kind(
-    path: str | Path,  # of a file
-) -> str:  # picture, clip, or empty: neither
-    "What a file is by its content: Pillow is asked, then PyAV; an animated GIF is a clip."
-    looked = _look(Path(path))
-    return 'clip' if looked.reason == 'unknown format' and _moves(Path(path)) else looked.kind
 
 # %% ../nbs/02_datasets.ipynb #3220b6ec
 def look_through(

@@ -246,6 +246,8 @@ def file_kind(
 ) -> Literal['photo', 'clip'] | None:  # None: neither
     "What a file holds."
     with suppress(Exception), Image.open(path) as image:
+        marked = image.format != 'TGA' or path.suffix.lower() == '.tga'  # it has no mark of its own
+        if not marked: raise ValueError('perhaps no picture')
         moves = image.format == 'GIF' or image.format == 'PNG' and image.is_animated
         return 'clip' if moves else 'photo'
     if path.suffix.lower() in VIDEO_ENDINGS: return 'clip'

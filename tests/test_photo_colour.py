@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from inpaint_nb import datasets
-from inpaint_nb.datasets import decode_picture, file_kind, look_through, make_image_records, open_picture, read_photo
+from inpaint_nb.frames import file_kind
+from inpaint_nb.datasets import decode_picture, look_through, make_image_records, open_picture, read_photo
 from inpaint_nb.stereo import read_picture
 from inpaint_nb.video import open_clip
 
@@ -333,19 +334,19 @@ def preview_tiff():
 
 def test_content_decides(tmp_path):
     picture = noise()
-    kinds = {'a.jfif': (encoded(picture, 'JPEG'), 'picture'), 'b.avif': (encoded(picture, 'AVIF'), 'picture'),
-             'c.jp2': (encoded(picture, 'JPEG2000'), 'picture'), 'd.mpo': (encoded(picture, 'MPO', save_all=True, append_images=[picture]), 'picture'),
-             'e': (encoded(picture, 'WEBP'), 'picture'), 'f.mp4': (encoded(picture), 'picture'), 'g.tga': (encoded(picture, 'TGA'), 'picture'),
-             'h.gif': (encoded(picture, 'GIF', save_all=True, append_images=[picture.rotate(90)]), 'clip'), 'i.gif': (encoded(picture, 'GIF'), 'picture'),
-             'j.heic': (HEIC, ''), 'k.jxl': (b'\xff\x0a' + bytes(40), ''), 'l.cr3': (b'\0\0\0\x18ftypcrx ' + bytes(40), ''),
-             'm.dng': (preview_tiff(), ''), 'n.txt': (b'words\n' * 100, ''), 'o.nfo': (b'\x1b[31m words', ''), 'p.eps': (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', ''),
-             'q.db': (bytes(range(256)), ''), 'r.vob': (encoded(picture, 'TGA'), ''), 's.empty': (b'', '')}
+    kinds = {'a.jfif': (encoded(picture, 'JPEG'), 'photo'), 'b.avif': (encoded(picture, 'AVIF'), 'photo'),
+             'c.jp2': (encoded(picture, 'JPEG2000'), 'photo'), 'd.mpo': (encoded(picture, 'MPO', save_all=True, append_images=[picture]), 'photo'),
+             'e': (encoded(picture, 'WEBP'), 'photo'), 'f.mp4': (encoded(picture), 'photo'), 'g.tga': (encoded(picture, 'TGA'), 'photo'),
+             'h.gif': (encoded(picture, 'GIF', save_all=True, append_images=[picture.rotate(90)]), 'clip'), 'i.gif': (encoded(picture, 'GIF'), 'clip'),
+             'j.heic': (HEIC, None), 'k.jxl': (b'\xff\x0a' + bytes(40), None), 'l.cr3': (b'\0\0\0\x18ftypcrx ' + bytes(40), None),
+             'm.dng': (preview_tiff(), None), 'n.txt': (b'words\n' * 100, None), 'o.nfo': (b'\x1b[31m words', None), 'p.eps': (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', None),
+             'q.db': (bytes(range(256)), None), 'r.vob': (encoded(picture, 'TGA'), 'clip'), 's.empty': (b'', None)}
     for name, (data, _) in kinds.items(): (tmp_path/name).write_bytes(data)
     clips = {'t.vob': ('mpeg', 'mpeg2video'), 'u.asf': ('asf', 'mpeg4'), 'v.mxf': ('mxf', 'mpeg2video'), 'w.f4v': ('mp4', 'mpeg4'),
              'x.jpg': ('mp4', 'mpeg4'), 'y': ('avi', 'mjpeg'), 'z.rm': ('matroska', 'mpeg4')}
     for name, how in clips.items(): write_clip(tmp_path/name, *how)
     assert {name: file_kind(tmp_path/name) for name in [*kinds, *clips]} == {name: kind for name, (_, kind) in kinds.items()} | dict.fromkeys(clips, 'clip')
-    assert file_kind(tmp_path/'none') == '' == file_kind(tmp_path)
+    assert file_kind(tmp_path/'none') is None is file_kind(tmp_path)
 
 
 def test_what_is_not_read_is_named(tmp_path):
@@ -375,4 +376,4 @@ def test_heic_is_read_where_the_package_is(tmp_path):
     data = encoded(Image.new('RGB', (64, 48), (220, 30, 30)), 'HEIF', quality=100, icc_profile=rgb_profile('P3'))
     np.testing.assert_allclose(read_photo(data).getpixel((20, 20)), (240, 0, 0), atol=6)
     (tmp_path/'a.heic').write_bytes(data)
-    assert file_kind(tmp_path/'a.heic') == 'picture' and look_through(tmp_path) == ([tmp_path/'a.heic'], {})
+    assert file_kind(tmp_path/'a.heic') == 'photo' and look_through(tmp_path) == ([tmp_path/'a.heic'], {})
