@@ -82,7 +82,7 @@ def add_option(
     "Make an option of a parameter."
     name, kind, default, comment = parameter
     words = re.findall(r'\w+', kind)
-    if kind == 'bool': settings = dict(action=argparse.BooleanOptionalAction if default is True else 'store_true')
+    if kind == 'bool': settings = dict(action=argparse.BooleanOptionalAction if default is True or sparse else 'store_true')
     elif words[0] == 'Literal': settings = dict(choices=ast.literal_eval(kind.removeprefix('Literal')))
     else: settings = dict(type=next(KINDS[word] for word in words if word in KINDS), metavar=name.split('_')[-1].upper())
     if words[0] in ('list', 'tuple'): settings |= dict(nargs='+', action=_Tuple if words[0] == 'tuple' else 'store')
