@@ -100,7 +100,7 @@ def one_line(
     "A text without line breaks, signs that cannot be printed and quoted tracebacks."
     lines, quoted = [], False
     for line in text.splitlines():
-        quoted = quoted and line.startswith(' ') or 'Traceback (most recent call last)' in line
+        quoted = quoted and line.startswith(' ') or 'Traceback (most recent' in line
         if not quoted: lines.append(' '.join(line.split()))
     signs = ' '.join(filter(None, lines))
     return ''.join(sign if sign.isprintable() else sign.encode('unicode_escape').decode() for sign in signs)
