@@ -12,7 +12,7 @@ __all__ = ['AHEAD', 'ClipUnfit', 'DecordReader', 'AVReader', 'natural_order', 'f
            'list_clip_records', 'clip_pages', 'flip_book', 'ClipBrowser', 'jitter_channels', 'VideoDataset']
 
 # %% ../nbs/02a_video.ipynb #2e414f21
-import base64, hashlib, html, os, re, shutil, socket, sys, threading, time
+import base64, gc, hashlib, html, os, re, shutil, socket, sys, threading, time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -21,6 +21,7 @@ from functools import cached_property, partial
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
+from traceback import clear_frames
 from random import Random
 
 import av
@@ -238,13 +239,18 @@ def reading(self: Clip) -> Iterator[Callable[[int], np.ndarray]]:  # of a frame'
     def read(number: int) -> np.ndarray:
         try: return readers[-1].read(int(number))
         except Exception as error:
+            clear_frames(error.__traceback__)  # which hold pictures
             if self.reader == 'pictures' or len(readers) > 1: raise ClipError(f'{self.path}: cannot be read from frame {number} on: {_reason(error)}') from None
         readers.append(AVReader(self.path, careful=True, size=self.size))
         return read(number)
     try: yield read
     finally:
-        for reader in readers: reader.close()
-        if resized := getattr(readers[-1], 'resized', None):
+        resized = getattr(readers[-1], 'resized', None)
+        for reader in readers:
+            reader.close()
+            vars(reader).pop('frame', None)
+        gc.collect()  # PyAV's frames refer to themselves, and one that is left keeps the decoder's threads
+        if resized:
             number, (width, height) = resized
             tqdm.write(f'{self.path}: from frame {number} on it is {width} x {height}, brought to {self.size[0]} x {self.size[1]} as before', file=sys.stderr)
 
@@ -322,10 +328,11 @@ def decord_agrees(
     return False
 
 def _common(container: av.container.InputContainer, reader: AVReader) -> bool:
-    "Upright whole pictures of 8 bits, in a container whose frames decord counts right."
-    kinds, frame = {'mp4', 'matroska'} & {*container.format.name.split(',')}, reader.frame
+    "Upright whole pictures of 8 bits and one size, in a container whose frames decord counts right."
+    frame, codec = reader.frame, container.streams.video[0].codec_context.name
+    common = 'mp4' in container.format.name.split(',') and codec in ('h264', 'hevc')
     plain = frame.format.name == 'yuv420p' and reader.tags.range != 2 and not frame.interlaced_frame
-    return bool(kinds) and plain and display_matrix(frame) is None
+    return common and plain and display_matrix(frame) is None
 
 def open_clip(
     path: str | Path,  # video file, or folder of frames

@@ -38,7 +38,7 @@ def test_leaves_what_it_promises(done):
     for name in ('story.png', 'anaglyph.png', 'side_by_side.png', 'scores.json', 'data/train', 'data/eval', 'photos/train', MODEL): assert (out/name).exists(), name
     assert Image.open(out/'story.png').size[0] == 1600
     width, height = Image.open(out/'anaglyph.png').size
-    assert Image.open(out/'side_by_side.png').size == (2 * width, height) == (2 * 160, 120)
+    assert Image.open(out/'side_by_side.png').size == (2 * width, height) == (2 * 960, 540)
     report = result.report
     assert set(report.averages) == {'this model', 'before learning', *FILLERS}
     scores, = json.loads((out/'scores.json').read_text()).values()

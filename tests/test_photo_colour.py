@@ -339,7 +339,7 @@ def test_content_decides(tmp_path):
              'e': (encoded(picture, 'WEBP'), 'photo'), 'f.mp4': (encoded(picture), 'photo'), 'g.tga': (encoded(picture, 'TGA'), 'photo'),
              'h.gif': (encoded(picture, 'GIF', save_all=True, append_images=[picture.rotate(90)]), 'clip'), 'i.gif': (encoded(picture, 'GIF'), 'clip'),
              'j.heic': (HEIC, None), 'k.jxl': (b'\xff\x0a' + bytes(40), None), 'l.cr3': (b'\0\0\0\x18ftypcrx ' + bytes(40), None),
-             'm.dng': (preview_tiff(), None), 'n.txt': (b'words\n' * 100, None), 'o.nfo': (b'\x1b[31m words', None), 'p.eps': (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', None),
+             'm.dng': (preview_tiff(), 'photo'), 'n.txt': (b'words\n' * 100, None), 'o.nfo': (b'\x1b[31m words', None), 'p.eps': (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'photo'),
              'q.db': (bytes(range(256)), None), 'r.vob': (encoded(picture, 'TGA'), 'clip'), 's.empty': (b'', None)}
     for name, (data, _) in kinds.items(): (tmp_path/name).write_bytes(data)
     clips = {'t.vob': ('mpeg', 'mpeg2video'), 'u.asf': ('asf', 'mpeg4'), 'v.mxf': ('mxf', 'mpeg2video'), 'w.f4v': ('mp4', 'mpeg4'),

@@ -720,7 +720,8 @@ def test_bad_clip(tmp_path, bad_clips, name, status, says):
     before = sorted(path.name for path in bad_clips.iterdir())
     file, *options = [name] if name == 'header cut.mp4' else name.split()
     done = run('inpaint_stereo', file, '-o', tmp_path / 'out.mp4', *options, cwd=bad_clips)
-    assert done.returncode == status and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1 and says in done.stderr, done.stderr
+    errors = [line for line in done.stderr.splitlines() if 'no tag says how its colours' not in line]
+    assert done.returncode == status and len(errors) == 1 and errors[0].startswith('error: ') and says in errors[0], done.stderr
     assert (tmp_path / 'out.mp4').read_bytes() == b'old' and len(list(tmp_path.iterdir())) == 1
     assert sorted(path.name for path in bad_clips.iterdir()) == before
 
@@ -729,7 +730,7 @@ def test_clip_that_was_broken_off(tmp_path, bad_clips):
     done = run('inpaint_stereo', bad_clips / 'cut.mp4', '-o', tmp_path / 'out.mp4')
     number = len(open_clip(tmp_path / 'out.mp4'))
     assert done.returncode == 0 and 5 < number < 28
-    line = next(line for line in done.stderr.splitlines() if 'cut.mp4: ' in line)
+    line = next(line for line in done.stderr.splitlines() if 'cut.mp4: ' in line and 'no tag says' not in line)
     assert 'error' not in line and str(number) in line
     (tmp_path / 'out.mp4').write_bytes(b'whole')
     again = run('inpaint_stereo', bad_clips / 'cut.mp4', '-o', tmp_path / 'out.mp4')
