@@ -1298,10 +1298,10 @@ def repeated_psnr(
 class Summary(Callback):
     "Prints what is trained, and a line after each epoch."
     repeated = None  # hole PSNR of the repeated background, dB
+    def __init__(self): self.each = []  # the same of each record
     def after_eval_batch(self, run: Training, number: int, batch: dict):
         if self.repeated is None: self.each += repeated_psnr(batch, run.step.model.i2i_offset)
     def before_fit(self, run: Training):
-        self.each = []
         weights, compute = sum(value.numel() for value in run.step.model.parameters()), run.compute
         idle = compute.ranks - run.config.batch_size * run.config.backward_step
         if idle > 0: tqdm.write(f'{idle} of {compute.ranks} processes have nothing to do: a step has fewer samples; give a larger --batch-size or --backward-step')
