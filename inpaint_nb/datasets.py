@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['MOST_PIXELS', 'NO_PICTURES', 'PHOTO_ENDINGS', 'DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS', 'NOTE',
            'LEAST_HOLE', 'PLAIN', 'RIM', 'batch_of_one', 'open_picture', 'upright_size', 'decode_picture', 'read_photo',
-           'Looked', 'look_through', 'list_photos', 'keyed_random', 'draw_divergence', 'PhotoParameters',
-           'working_size', 'draw_parameters', 'place_photo', 'photo_holes', 'two_pictures', 'window_sums',
-           'draw_places', 'best_crop', 'encode_png', 'parse_note', 'record_note', 'encode_record', 'write_files',
-           'write_record', 'RecordOptions', 'PhotoError', 'PhotoUnfit', 'open_photo', 'photo_depth', 'photo_crops',
-           'material', 'eight_bits', 'draw_widest', 'composed_side', 'as_composed', 'composed_crop', 'composed_crops',
-           'Helpers', 'read_material', 'options_of', 'check_options', 'records_of', 'finished_records', 'record_label',
-           'check_records', 'digest_files', 'write_journal', 'read_journal', 'read_split', 'known_empty', 'own_share',
-           'share_of', 'digest_ends', 'content_key', 'share_keys', 'run_in_order', 'count_workers', 'one_thread_each',
-           'PhotoResult', 'RecordSummary', 'name_unread', 'shown', 'RecordMaker', 'make_folder', 'make_image_records',
-           'list_records', 'read_record', 'record_sheet', 'record_page', 'record_groups', 'RecordBrowser',
-           'thicken_mask', 'hard_crop', 'grid_crop', 'adjust_brightness', 'adjust_contrast', 'adjust_saturation',
-           'adjust_hue', 'jitter_colour', 'measure_fringe', 'Pack', 'record_stamps', 'find_pack', 'InpaintDataset',
-           'HardExampleSampler']
+           'why_no_picture', 'file_kind', 'look_through', 'list_photos', 'keyed_random', 'draw_divergence',
+           'PhotoParameters', 'working_size', 'draw_parameters', 'place_photo', 'photo_holes', 'two_pictures',
+           'window_sums', 'draw_places', 'best_crop', 'encode_png', 'parse_note', 'record_note', 'encode_record',
+           'write_files', 'write_record', 'RecordOptions', 'PhotoError', 'PhotoUnfit', 'open_photo', 'photo_depth',
+           'photo_crops', 'material', 'eight_bits', 'draw_widest', 'composed_side', 'as_composed', 'composed_crop',
+           'composed_crops', 'Helpers', 'read_material', 'options_of', 'check_options', 'records_of',
+           'finished_records', 'record_label', 'check_records', 'digest_files', 'write_journal', 'read_journal',
+           'read_split', 'known_empty', 'own_share', 'share_of', 'digest_ends', 'content_key', 'share_keys',
+           'run_in_order', 'count_workers', 'one_thread_each', 'PhotoResult', 'RecordSummary', 'name_unread', 'shown',
+           'RecordMaker', 'make_folder', 'make_image_records', 'list_records', 'read_record', 'record_sheet',
+           'record_page', 'record_groups', 'RecordBrowser', 'thicken_mask', 'hard_crop', 'grid_crop',
+           'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue', 'jitter_colour', 'measure_fringe',
+           'Pack', 'record_stamps', 'find_pack', 'InpaintDataset', 'HardExampleSampler']
 
 # %% ../nbs/02_datasets.ipynb #6408ed43
 import hashlib, html, json, math, os, random, re, signal, struct, sys, tempfile, threading, time, warnings, zlib
@@ -32,7 +32,7 @@ from importlib import import_module
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import cv2
 import ipywidgets as widgets
@@ -48,6 +48,7 @@ from tqdm.auto import tqdm
 
 from . import __version__
 from .depth import DepthModel, choose_device, create_depth_model
+from .frames import holds_film
 from .layers import LayeredPhoto, draw_layers, hole_detail, layered_record
 from .masks import dilate_edge, dilate_inner, dilate_outer, disocclusion_mask, mask_closing
 from .warp import get_mapper, match_depth
@@ -280,21 +281,32 @@ def read_photo(
 # %% ../nbs/02_datasets.ipynb #5cae9260
 PHOTO_ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.dds')  # taken at their word
 
-@dataclass(frozen=True)
-class Looked:
-    "What a look into a file has shown."
-    kind: str = ''  # picture, clip, or empty: neither
-    reason: str = ''  # why it is no picture
+def _picture(file: BinaryIO, path: Path) -> Image.Image:
+    "The picture in an open file; an error says why there is none."
+    image = _open(file)
+    if image.format == 'TGA' and path.suffix.lower() not in ('.tga', '.icb', '.vda', '.vst'):
+        raise ValueError('unknown format')
+    return image
 
-def _look(path: Path) -> Looked:
-    "Is this a picture, and if not, why not?"
+def why_no_picture(
+    path: Path,  # of a file
+) -> str:  # empty: it is one
+    "Look into a file."
     try:
-        with open(path, 'rb') as file:
-            image = _open(file)
-            if image.format == 'TGA' and path.suffix.lower() not in ('.tga', '.icb', '.vda', '.vst'): return Looked(reason='unknown format')
-            return Looked('clip' if image.format == 'GIF' and image.is_animated else 'picture')
-    except OSError as error: return Looked(reason=error.strerror or 'unknown format')
-    except Exception as error: return Looked(reason=str(error) or 'unknown format')
+        with open(path, 'rb') as file: _picture(file, path)
+    except OSError as error: return error.strerror or 'unknown format'
+    except Exception as error: return str(error) or 'unknown format'
+    return ''
+
+def file_kind(
+    path: Path,  # of a file
+) -> Literal['photo', 'clip'] | None:  # None: neither
+    "What a file holds: Pillow is asked, then FFmpeg; GIF, and PNG that moves, are clips."
+    with suppress(Exception), open(path, 'rb') as file:
+        image = _picture(file, path)
+        moves = image.format == 'GIF' or image.format == 'PNG' and image.is_animated
+        return 'clip' if moves else 'photo'
+    return 'clip' if holds_film(path) else None
 
 # %% ../nbs/02_datasets.ipynb #3220b6ec
 def look_through(
@@ -304,8 +316,8 @@ def look_through(
     photos, others = [], {}
     entries = (Path(entry.path) for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith('.'))
     for path in sorted(entries):
-        looked = Looked('picture') if path.suffix.lower() in PHOTO_ENDINGS else _look(path)
-        if looked.reason: others[path] = looked.reason
+        reason = '' if path.suffix.lower() in PHOTO_ENDINGS else why_no_picture(path)
+        if reason: others[path] = reason
         else: photos.append(path)
     return photos, others
 

@@ -6,7 +6,7 @@
 __all__ = ['UNKNOWN', 'HDR', 'WIDE', 'ACCURATE', 'MATRICES', 'PAPER', 'TO_SRGB', 'VIDEO_ENDINGS', 'STILL_BRANDS', 'ClipError',
            'Tags', 'tags_of', 'has_matrix', 'full_tags', 'converted', 'light_table', 'level_table', 'as_srgb',
            'display_matrix', 'upright', 'with_neighbours', 'without_combs', 'on_white', 'frame_pixels', 'decoded',
-           'assumptions', 'file_kind']
+           'assumptions', 'holds_film']
 
 # %% ../nbs/01f_frames.ipynb #34cee964
 import math
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import av
 import cv2
@@ -241,21 +241,16 @@ VIDEO_ENDINGS = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.ts', '.mts',
                  '.mpg', '.mpeg', '.vob', '.wmv', '.asf', '.flv', '.f4v', '.mxf', '.ogv', '.3gp', '.gif', '.y4m')
 STILL_BRANDS = ('heic', 'heix', 'heim', 'heis', 'mif1', 'avif')  # of files that are built like MP4
 
-def file_kind(
-    path: Path,  # of a file
-) -> Literal['photo', 'clip'] | None:  # None: neither
-    "What a file holds."
-    with suppress(Exception), Image.open(path) as image:
-        marked = image.format != 'TGA' or path.suffix.lower() == '.tga'  # it has no mark of its own
-        if not marked: raise ValueError('perhaps no picture')
-        moves = image.format == 'GIF' or image.format == 'PNG' and image.is_animated
-        return 'clip' if moves else 'photo'
-    if path.suffix.lower() in VIDEO_ENDINGS: return 'clip'
+def holds_film(
+    path: Path,  # of a file that is no picture to Pillow
+) -> bool:
+    "Are there pictures that move in a file?"
+    if path.suffix.lower() in VIDEO_ENDINGS: return True
     with suppress(Exception), av.open(str(path.absolute())) as container:
         cover, kind = av.stream.Disposition.attached_pic, container.format.name
         stream = next(stream for stream in container.streams.video if not stream.disposition & cover)
         drawn = kind in ('tty', 'image2') or kind.endswith('_pipe')
-        if drawn or container.metadata.get('major_brand') in STILL_BRANDS: return None
+        if drawn or container.metadata.get('major_brand') in STILL_BRANDS: return False
         next(container.decode(stream))
-        return 'clip'
-    return None
+        return True
+    return False

@@ -24,7 +24,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from .losses import LPIPS, load_lpips, reflect_to
 from .models import Inpainter, ReplicatePad, load_weights, model_state, read_checkpoint, replicate_pad
-from .train import Compute, create_optimizer, PlainStep, RunState, TrainConfig, own_randomness, same_discriminator, say, set_seed
+from .train import Compute, PlainStep, RunState, TrainConfig, create_optimizer, own_randomness, same_discriminator, say, set_seed
 
 # %% ../nbs/05_gan.ipynb #ec681a3e
 PERIOD = 4  # pixels: the decoders write tiles of 4 x 4

@@ -36,11 +36,11 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .datasets import batch_of_one, make_folder, read_photo
+from .datasets import batch_of_one, file_kind, make_folder, read_photo
 from .depth import DepthModel, choose_device, create_depth_model, read_depth, use_device
 from .fills import hole_to_fill, repeat_background
 from .models import BackgroundInpainter, load_model, weights_file, write_whole
-from .frames import ClipError, file_kind
+from .frames import ClipError
 from .video import Clip, frame_files, frame_paths, natural_order, number_shots, open_clip
 from .warp import StereoViews, forward_warp, get_mapper
 

@@ -1,5 +1,5 @@
 "Colours that a photo's profile means, and pictures that Pillow alone would refuse."
-import struct, subprocess, sys, zlib
+import struct, subprocess, sys, warnings, zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -9,8 +9,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from inpaint_nb import datasets
-from inpaint_nb.frames import file_kind
-from inpaint_nb.datasets import decode_picture, look_through, make_image_records, open_picture, read_photo
+from inpaint_nb.datasets import decode_picture, file_kind, look_through, make_image_records, open_picture, read_photo
 from inpaint_nb.stereo import read_picture
 from inpaint_nb.video import open_clip
 
@@ -339,7 +338,7 @@ def test_content_decides(tmp_path):
              'e': (encoded(picture, 'WEBP'), 'photo'), 'f.mp4': (encoded(picture), 'photo'), 'g.tga': (encoded(picture, 'TGA'), 'photo'),
              'h.gif': (encoded(picture, 'GIF', save_all=True, append_images=[picture.rotate(90)]), 'clip'), 'i.gif': (encoded(picture, 'GIF'), 'clip'),
              'j.heic': (HEIC, None), 'k.jxl': (b'\xff\x0a' + bytes(40), None), 'l.cr3': (b'\0\0\0\x18ftypcrx ' + bytes(40), None),
-             'm.dng': (preview_tiff(), 'photo'), 'n.txt': (b'words\n' * 100, None), 'o.nfo': (b'\x1b[31m words', None), 'p.eps': (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'photo'),
+             'm.dng': (preview_tiff(), None), 'n.txt': (b'words\n' * 100, None), 'o.nfo': (b'\x1b[31m words', None), 'p.eps': (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', None),
              'q.db': (bytes(range(256)), None), 'r.vob': (encoded(picture, 'TGA'), 'clip'), 's.empty': (b'', None)}
     for name, (data, _) in kinds.items(): (tmp_path/name).write_bytes(data)
     clips = {'t.vob': ('mpeg', 'mpeg2video'), 'u.asf': ('asf', 'mpeg4'), 'v.mxf': ('mxf', 'mpeg2video'), 'w.f4v': ('mp4', 'mpeg4'),
@@ -377,3 +376,12 @@ def test_heic_is_read_where_the_package_is(tmp_path):
     np.testing.assert_allclose(read_photo(data).getpixel((20, 20)), (240, 0, 0), atol=6)
     (tmp_path/'a.heic').write_bytes(data)
     assert file_kind(tmp_path/'a.heic') == 'photo' and look_through(tmp_path) == ([tmp_path/'a.heic'], {})
+
+
+def test_a_large_picture_is_no_matter_of_warnings(tmp_path):
+    "More pixels than Pillow's guard likes: what the file holds is said without a word."
+    path = tmp_path/'wide.png'
+    Image.new('1', (12000, 9000)).save(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert file_kind(path) == 'photo'
