@@ -73,7 +73,7 @@ class MaskedRMSE(Loss):
         error = (pred.float() - target.float()).square().mean(1, keepdim=True)
         mask = torch.ones_like(error) if mask is None else mask.float()
         mean = (error * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)
-        least = mean.new_tensor(1e-8)  # a root has no slope at zero
+        least = torch.full_like(mean, 1e-8)  # a root has no slope at zero
         return ((mean + least).sqrt() - least.sqrt()).mean()
 
 # %% ../nbs/03a_losses.ipynb #2359b9f6

@@ -774,7 +774,8 @@ def test_no_encoder(tmp_path, films, monkeypatch):
 VIDEOS = sorted((SHARED / 'data/videos').glob('*.mp4'))
 
 @pytest.mark.skipif(not VIDEOS, reason='the clips are not beside the checkout')
-@pytest.mark.parametrize('path', VIDEOS, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', [
+    pytest.param(path, marks=[pytest.mark.long] * (number > 0)) for number, path in enumerate(VIDEOS)], ids=lambda path: path.stem)
 def test_real_clips(tmp_path, path, monkeypatch):
     "The first twenty frames, one eye made: the other one is the clip."
     clip = open_clip(path)

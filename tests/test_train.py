@@ -193,7 +193,9 @@ def start(data, folder, config, stop):
                             env=os.environ | {'PYTHONPATH': f'{Path(train.__file__).parents[1]}{os.pathsep}{Path(__file__).parent}'})
 
 @pytest.mark.parametrize('options', [
-    dict(num_workers=2), dict(optimizer='adamw_schedulefree'), dict(optimizer='adamw_schedulefree', num_workers=2, ema_model=True), dict(ema_model=True, backward_step=4, num_samples=36)])
+    dict(optimizer='adamw_schedulefree', num_workers=2, ema_model=True),
+    *[pytest.param(options, marks=pytest.mark.long) for options in (
+        dict(num_workers=2), dict(optimizer='adamw_schedulefree'), dict(ema_model=True, backward_step=4, num_samples=36))]])
 def test_signals_to_a_process(data, tmp_path, through, options):
     "Killed, interrupted and ended, each at a step that chance chose, and resumed each time."
     history, expected = through(**{name: value for name, value in options.items() if name != 'num_workers'})
@@ -501,7 +503,10 @@ def launch(data, folder, processes, *options):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes), Path(sys.executable).with_name('inpaint_train')]
     return [str(part) for part in (*command, 'inpaint', '-i', data, '--model-dir', folder, '--loss', 'l1', '--size', 52, '--gpu', -1, '--num-workers', 0, '--seed', 7, *options)]
 
-@pytest.mark.parametrize('steps, options', [(50, ('--batch-size', 2, '--backward-step', 2)), (10, ('--batch-size', 1, '--backward-step', 4)), (16, ('--batch-size', 3, '--backward-step', 1, '--optimizer', 'adamw_schedulefree', '--ema-model'))])
+@pytest.mark.parametrize('steps, options', [
+    pytest.param(50, ('--batch-size', 2, '--backward-step', 2), marks=pytest.mark.long),
+    pytest.param(10, ('--batch-size', 1, '--backward-step', 4), marks=pytest.mark.long),
+    (16, ('--batch-size', 3, '--backward-step', 1, '--optimizer', 'adamw_schedulefree', '--ema-model'))])
 def test_two_processes_learn_like_one(data, tmp_path, steps, options):
     "Fifty steps of the real network, one in each epoch, so that loss.csv is the curve of losses; three samples in a batch, so that processes have unequal parts."
     size = options[1] * options[3]

@@ -1,0 +1,24 @@
+"""What holds for all tests: long trials are left out unless asked for (`pytest --long`), and Ctrl-C can be tried.
+
+A shell that starts a command in the background lets it ignore Ctrl-C, and so what that command starts in turn.
+"""
+import signal
+
+import pytest
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser):
+    parser.addoption('--long', action='store_true', help='also run the trials marked long')
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'long: a longer form of a test that runs without it too')
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption('--long'): return
+    skip = pytest.mark.skip(reason='a longer form of another test: pytest --long')
+    for item in items:
+        if 'long' in item.keywords: item.add_marker(skip)
