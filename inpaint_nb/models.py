@@ -1060,7 +1060,7 @@ def recognise(
         problem = misfits(own, state)
         if not problem: return found, options, state
         alike = sum(key in own and own[key].shape == value.shape for key, value in state.items())
-        nearest = max(nearest, (alike / max(len(own), len(state)), f'nearest is {found}, with {problem}'))
+        nearest = max(nearest, (alike / max(len(own), len(state)), f'nearest is {found}, with {problem}'), key=lambda one: one[0])
     if not nearest[0]: raise ValueError('is not a checkpoint of an inpainter: no network here has weights of these names')
     raise ValueError(f'does not say which network it holds, and fits none; {nearest[1]}')
 

@@ -379,8 +379,9 @@ def load_optimizer(
         raise ValueError('the checkpoint holds the state of another optimizer; add --reset-state to keep its weights only')
     owned = [value for group in optimizer.param_groups for value in group['params']]
     kept = [(owned[place], value) for place, memory in state['state'].items() for value in memory.values()]
-    if any(isinstance(value, Tensor) and value.numel() > 1 and value.shape != own.shape for own, value in kept):
-        raise ValueError('the checkpoint holds the memory of weights of other shapes; add --reset-state to keep its weights only')
+    fits = lambda own, value: value.numel() == 1 or value.shape == own.shape
+    if not all(fits(own, value) if isinstance(value, Tensor) else isinstance(value, (int, float, type(None))) for own, value in kept):
+        raise ValueError('the checkpoint holds the memory of other weights; add --reset-state to keep its weights only')
     groups = [{**new, **{name: value for name, value in old.items() if name in COUNTED & set(new)}} for new, old in zip(now, state['param_groups'])]
     optimizer.load_state_dict({**state, 'param_groups': groups})
 
