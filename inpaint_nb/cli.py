@@ -350,7 +350,9 @@ def parse_jobs(
     "All jobs of a file; a mistake in any of them is found before the first begins."
     from inpaint_nb.records import read_jobs
     jobs = []
-    with refusing(commands['jobs']): lines = read_jobs(args.file)
+    with refusing(commands['jobs']):
+        try: lines = read_jobs(args.file)
+        except RecursionError: raise ValueError(f'{args.file} holds lists in lists without an end') from None
     for number, line in lines:
         for each in (parser, *commands.values()): each.where, each.allow_abbrev = f'{args.file}, job {number}: ', False
         if line[0] not in MAKERS: parser.error(f"no command {line[0]!r} for a job: choose from {', '.join(MAKERS)}")

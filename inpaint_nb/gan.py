@@ -7,8 +7,8 @@ __all__ = ['PERIOD', 'CELL', 'RIM', 'DISCRIMINATORS', 'WORSE', 'folded', 'fine_d
            'sharpness', 'Discriminator', 'fit_to', 'hole_cells', 'ChannelGate', 'Residual', 'Overview', 'halve', 'L3C',
            'Spectrum', 'Fusion', 'FFC', 'Ensemble', 'L3CE', 'FFCE', 'L3CFFCE', 'discriminator_kind',
            'create_discriminator', 'to_list', 'shares', 'generator_loss', 'discriminator_loss', 'straight_clamp',
-           'dequantise', 'adaptive_weight', 'moving_average', 'generator_warmup', 'late_warmup', 'GanStep', 'best_row',
-           'load_discriminator']
+           'dequantise', 'adaptive_weight', 'moving_average', 'generator_warmup', 'late_warmup', 'GanStep', 'board',
+           'best_row', 'load_discriminator']
 
 # %% ../nbs/05_gan.ipynb #bb993233
 import math
@@ -545,6 +545,13 @@ def sum_gradients(self: GanStep,
 # %% ../nbs/05_gan.ipynb #77ddd839
 WORSE = dict(psnr=1.0, ssim=0.05)  # how much hole PSNR (dB) and SSIM the best model of a GAN run may lie below the highest
 
+def board(
+    row: dict,  # scores of an evaluation
+) -> float:  # the less the better
+    "Checkerboard energy, but not less than that of the truth, times LPIPS where it is known."
+    known = {name: row[name] for name in ('checkerboard', 'true_checkerboard', 'lpips') if row.get(name) is not None}
+    return max(known.get('checkerboard', 1), known.get('true_checkerboard', 0)) * known.get('lpips', 1)
+
 def best_row(
     rows: list[dict],  # scores of evaluations: psnr, ssim, checkerboard, true_checkerboard and perhaps lpips; the first counts if several are equal
     others: Iterable[dict] = (),  # scores that count as the highest, too, but whose models are gone
@@ -555,8 +562,7 @@ def best_row(
     top = {name: max([value(row, name, -math.inf) for row in [*judged, *others]], default=0) for name in WORSE}
     near = [row for row in judged if all(value(row, name, -math.inf) >= top[name] - loss for name, loss in WORSE.items())]
     if not near: return max(judged, key=lambda row: value(row, 'psnr', -math.inf), default=None)
-    board = lambda row: max(value(row, 'checkerboard', 1), value(row, 'true_checkerboard', 0))
-    return min(near, key=lambda row: (board(row) * value(row, 'lpips', 1), row['eval_loss']))
+    return min(near, key=lambda row: (board(row), row['eval_loss']))
 
 # %% ../nbs/05_gan.ipynb #04f12b72
 @patch
@@ -575,6 +581,24 @@ def is_best(self: GanStep,
     start = [state.start] if state.start else []
     kept = [*start, *[old for old in state.history if old['best']]][-1:]
     return best_row([*kept, row], [*start, *state.history]) is row
+
+@patch
+def why_not(self: GanStep,
+    row: dict,  # of the epoch, the last of the history
+    state: RunState,
+) -> str:  # empty if it is the best or was not judged
+    "Which number of the rule decided against an epoch?"
+    if row['best'] or row.get('eval_loss') is None: return ''
+    rows = [*[state.start] * bool(state.start), *state.history]
+    for name, least in WORSE.items():
+        top = max((one[name] for one in rows if one.get(name) is not None), default=None)
+        if top is not None and (row.get(name) is None or row[name] < top - least):
+            return f'{name.upper()} is more than {least:g} below {top:.2f}'
+    kept = [one for one in rows if one.get('eval_loss') is not None and one.get('best', True)][-1:]
+    if not kept: return ''
+    what = 'checkerboard (no less than the truth)' + ' times LPIPS' * (row.get('lpips') is not None)
+    if board(row) > board(kept[0]): return f'{what} {board(row):.3f}, there {board(kept[0]):.3f}'
+    return f'{what} {board(row):.3f} in both, evaluation loss {row["eval_loss"]:.4f}, there {kept[0]["eval_loss"]:.4f}'
 
 # %% ../nbs/05_gan.ipynb #8cd440af
 @patch

@@ -10,8 +10,9 @@ __all__ = ['MODELS', 'PRETRAINED', 'gaussian_kernel', 'Inpainter', 'check_pair',
            'BackgroundInpainter', 'foreground_distance', 'Observed', 'observe', 'ResidualBlock', 'RowAttention',
            'BackgroundUNet', 'Correction', 'BackgroundInpaintV1', 'TimeMix', 'beside', 'with_neighbours',
            'BackgroundVideoInpaintV1', 'full_name', 'create_model', 'plain_names', 'model_state', 'packed',
-           'write_whole', 'save_model', 'read_plain', 'read_checkpoint', 'misfits', 'load_weights', 'Pretrained',
-           'pretrained_file', 'weights_file', 'load_model', 'matching_weights', 'pretrained_cards', 'count_macs']
+           'write_whole', 'save_model', 'read_plain', 'plain_numbers', 'misfits', 'load_weights', 'weights_by_name',
+           'part_for', 'shapes_of', 'recognise', 'read_checkpoint', 'Pretrained', 'pretrained_file', 'weights_file',
+           'load_model', 'matching_weights', 'pretrained_cards', 'count_macs']
 
 # %% ../nbs/03_models.ipynb #773ee0d9
 import io
@@ -19,12 +20,13 @@ import os
 import re
 import warnings
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +63,12 @@ class Inpainter(nn.Module):
         super().__init__()
         self.kwargs = kwargs
         self.taps = gaussian_kernel(15).tolist()
+    @classmethod
+    def options_of(cls,
+        state: dict[str, Tensor], # weights of such a model, by name
+    ) -> dict: # options of the model
+        "Which options do the shapes of these weights tell?"
+        return {}
 
 # %% ../nbs/03_models.ipynb #8c4c9644
 @patch
@@ -457,7 +465,8 @@ class LightVideoInpaintV1(LightInpainter):
         lv2_mlp_ratio: int = 1, # width of the gates of 8 x 8 windows in units of their tokens
     ):
         c, ratio = base_dim, lv2_mlp_ratio
-        if c < 2 or c % 2 or ratio < 1: raise ValueError(f'base_dim {c} is not even and above 0, or lv2_mlp_ratio {ratio} not above 0')
+        if not 2 <= c <= 512 or c % 2 or not 1 <= ratio <= 8:
+            raise ValueError(f'base_dim {c} is not even and from 2 to 512, or lv2_mlp_ratio {ratio} not from 1 to 8')
         super().__init__(base_dim=c, lv2_mlp_ratio=ratio)
         self.mask_bias = nn.Parameter(torch.zeros(1, c, 1, 1))
         self.patch = nn.Conv2d(3, c, 4, stride=4)
@@ -469,6 +478,13 @@ class LightVideoInpaintV1(LightInpainter):
         self.dec1 = window_block(c, 16)
         self.to_image = nn.Conv2d(c, 48, 1)
         self.reset_parameters()
+    @classmethod
+    def options_of(cls,
+        state: dict[str, Tensor], # weights of such a model, by name
+    ) -> dict: # options of the model
+        "The width of a token, and of the gates in units of tokens."
+        wide, tokens = state['enc2.0.gmlp.gmlp.proj_in.weight'].shape
+        return dict(base_dim=len(state['patch.weight']), lv2_mlp_ratio=wide // (2 * tokens))
 
 class LightVideoInpaintV1Medium(LightVideoInpaintV1):
     "As `LightVideoInpaintV1`, with 4.58 million weights."
@@ -730,12 +746,22 @@ class BackgroundInpaintV1(BackgroundInpainter):
         rows: bool = False, # attention along rows at the coarsest scale
     ):
         c, n = [*channels], [*blocks]
-        if len(c) != 4 or len(n) != 4 or min(c + n) < 1:
-            raise ValueError(f'channels {c} and blocks {n} must be four numbers each, all above 0')
+        if len(c) != 4 or len(n) != 4 or min(c + n) < 1 or max(c) > 512 or max(n) > 9:
+            raise ValueError(f'channels {c} and blocks {n} must be four numbers each, channels from 1 to 512, blocks from 1 to 9')
         super().__init__(channels=c, blocks=n, gated=gated, rows=rows)
         self.unet = BackgroundUNet(c, n, gated, rows)
         self.time_mix = nn.ModuleDict({str(stage): TimeMix(c[stage + 1]) for stage in self.mixed})
         self.correction = Correction(c[0]) # the last one: a GAN weighs by its last layer
+    @classmethod
+    def options_of(cls,
+        state: dict[str, Tensor], # weights of such a model, by name
+    ) -> dict: # options of the model
+        "Channels and blocks of the four scales, gates, and attention along rows."
+        stages = [f'unet.encoder.{i}.' for i in range(3)] + ['unet.bottleneck.']
+        blocks = [sum(key.startswith(stage) and key.endswith('conv1.bias') for key in state) for stage in stages]
+        channels = [len(state[f'{stage}0.conv2.bias']) for stage in stages]
+        return dict(channels=channels, blocks=blocks, gated=len(state[f'{stages[0]}0.conv1.bias']) > channels[0],
+                    rows=any(key.startswith(stages[3]) and key.endswith('slope') for key in state))
     def forward(self,
         x: Tensor, # b 3 h w, 0..1, of `preprocess`
         mask: Tensor, # b 1 h w, of `preprocess`
@@ -946,33 +972,23 @@ def read_plain(
                              'and could run code: use a file that training wrote') from error
         raise ValueError(f'{path} is not a checkpoint, or is damaged: use a .pth file that training wrote') from error
 
-# %% ../nbs/03_models.ipynb #8a049ac4
-def read_checkpoint(
-    path: str | Path, # file to read
-    map_location: str | torch.device = 'cpu', # where the tensors go
-    name: str | None = None, # of the model, for files that do not say it
-) -> dict: # the entries, with `name`, `kwargs` and `state_dict`
-    "The entries of a checkpoint, or one line that says why there are none."
-    entries = read_plain(Path(path), map_location)
-    if isinstance(entries, dict) and entries and all(isinstance(value, Tensor) for value in entries.values()):
-        entries = {'state_dict': entries}
-    if not isinstance(entries, dict) or not isinstance(entries.get('state_dict'), dict):
-        raise ValueError(f'{path} is not a checkpoint of an inpainter: it holds no weights by name')
-    entries = {'name': name, **entries, 'kwargs': entries.get('kwargs') or {}}
-    if not isinstance(entries['name'], str) or not isinstance(entries['kwargs'], dict):
-        raise ValueError(f'{path} does not say which model it holds: give its name, one of {", ".join(MODELS)}')
-    return {**entries, 'state_dict': plain_names(entries['state_dict'])}
-
 # %% ../nbs/03_models.ipynb #1da0ddf4
+def plain_numbers(
+    value: object, # from a file
+) -> bool:
+    "Is it a tensor of numbers that are all there?"
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type == 'meta': return False
+    return value.is_floating_point() and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
 def misfits(
     own: dict[str, Tensor], # weights of a model
     state: dict[str, Tensor], # weights it is given
 ) -> str: # empty if all is well
     "What is wrong with names and shapes."
-    def shape(value): return tuple(value.shape) if isinstance(value, Tensor) and value.layout == torch.strided else type(value).__name__
+    def shape(value): return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
     wrong = [key for key in own if key in state and shape(state[key]) != shape(own[key])]
     kinds = {'missing': [key for key in own if key not in state], 'unexpected': [key for key in state if key not in own],
-             'of another shape': wrong}
+             'of another shape': wrong, 'no plain numbers': [key for key in own if key in state and not plain_numbers(state[key])]}
     said = [f'{len(keys)} of {len(own)} weights {kind}, first {keys[0]}' for kind, keys in kinds.items() if keys]
     return '; '.join(said) + (f' is {shape(state[wrong[0]])}, not {shape(own[wrong[0]])}' if wrong else '')
 
@@ -984,11 +1000,87 @@ def load_weights(
     "Copy the weights, all of them, or say which do not fit."
     problem = misfits(model.state_dict(), state)
     if problem: raise ValueError(f'{source} does not fit {model.name}: {problem}; choose the model that it was written for')
-    broken = [key for key, value in state.items() if not value.isfinite().all()]
+    broken = [key for key, value in state.items() if not value.float().isfinite().all()]
     if broken:
         raise ValueError(f'{source} is of no use: {broken[0]} holds NaN or infinity, and so do {len(broken) - 1} more of '
                          f'{len(state)} weights; take an earlier checkpoint')
     model.load_state_dict(state)
+
+# %% ../nbs/03_models.ipynb #1aa11e28
+def weights_by_name(
+    entries: object, # what a file held
+) -> dict[str, Tensor]: # the names of the dictionaries that a tensor lies in stand before its own
+    "All tensors of a file, by their full names."
+    found, waiting, seen = {}, [('', entries)], set()
+    for before, part in waiting:
+        if not isinstance(part, dict) or id(part) in seen or before.count('.') > 9: continue
+        seen.add(id(part))
+        for key, value in part.items():
+            if isinstance(value, Tensor): found[f'{before}{key}'] = value
+            else: waiting.append((f'{before}{key}.', value))
+    return {re.sub(r'(?<=\.)_orig_mod\.', '', key): value for key, value in found.items()}
+
+# %% ../nbs/03_models.ipynb #e1a2a778
+def part_for(
+    weights: dict[str, Tensor], # of `weights_by_name`
+    own: Iterable[str], # names of the weights of a model
+) -> dict[str, Tensor]: # the part of these weights that is most like them, under plain names
+    "Take off what stands before the names of a model."
+    own, places = set(own), Counter()
+    for key in weights:
+        words = key.split('.')
+        starts = ['.'.join(words[:i] + ['']) for i in range(len(words))[-12:]]
+        places.update([start for start in starts if key[len(start):] in own][:1])
+    if not places: return {}
+    most = max(places, key=lambda start: (places[start], 'ema' in start))
+    return {key[len(most):]: value for key, value in weights.items() if key.startswith(most)}
+
+# %% ../nbs/03_models.ipynb #495aa190
+def shapes_of(
+    name: str, # one of `MODELS`
+    **options, # of the model
+) -> dict[str, Tensor]: # its weights by name; the values mean nothing
+    "What the weights of a model look like; random numbers elsewhere stay as they are."
+    with torch.random.fork_rng(devices=[]): return create_model(name, **options).state_dict()
+
+def recognise(
+    weights: dict[str, Tensor], # of `weights_by_name`
+    name: str | None = None, # of the model that it should be
+) -> tuple[str, dict, dict[str, Tensor]]: # name and options of the model, its weights
+    "Which network is it?"
+    names, nearest = [kind.name for kind in MODELS.values()], (0, '')
+    names = dict.fromkeys([full_name(name)] * (name is not None and full_name(name) in MODELS) + names)
+    usual = {found: shapes_of(found) for found in names}
+    parts = {found: part_for(weights, own) for found, own in usual.items()}
+    for by_shape, found in product((False, True), names):
+        state, own, options = parts[found], usual[found], {}
+        if by_shape:
+            try: own = shapes_of(found, **(options := MODELS[found].options_of(state)))
+            except (LookupError, TypeError, ValueError, ArithmeticError): continue
+        problem = misfits(own, state)
+        if not problem: return found, options, state
+        alike = sum(key in own and own[key].shape == value.shape for key, value in state.items())
+        nearest = max(nearest, (alike / max(len(own), len(state)), f'nearest is {found}, with {problem}'), key=lambda one: one[0])
+    if not nearest[0]: raise ValueError('is not a checkpoint of an inpainter: no network here has weights of these names')
+    raise ValueError(f'does not say which network it holds, and fits none; {nearest[1]}')
+
+# %% ../nbs/03_models.ipynb #3ffd5bbd
+def read_checkpoint(
+    path: str | Path, # file to read
+    map_location: str | torch.device = 'cpu', # where the tensors go
+    name: str | None = None, # of the model, for files that do not say it
+) -> dict: # the entries, with `name`, `kwargs` and `state_dict`
+    "The entries of a checkpoint, or one line that says why there are none."
+    entries = read_plain(Path(path), map_location)
+    if not isinstance(entries, dict) or not isinstance(entries.get('name'), str) or not isinstance(entries.get('state_dict'), dict):
+        weights = weights_by_name(entries)
+        if not weights: raise ValueError(f'{path} is not a checkpoint of an inpainter: it holds no weights by name')
+        try: found, options, state = recognise(weights, name)
+        except ValueError as error: raise ValueError(f'{path} {error}') from None
+        return {'name': found, 'kwargs': options, 'state_dict': state}
+    options = entries.get('kwargs') or {}
+    if not isinstance(options, dict): raise ValueError(f'{path} does not say the options of its model: its kwargs are {options}')
+    return {**entries, 'kwargs': options, 'state_dict': plain_names(entries['state_dict'])}
 
 # %% ../nbs/03_models.ipynb #a8649c1d
 @dataclass(frozen=True)
@@ -1031,7 +1123,7 @@ def weights_file(
 def load_model(
     path: str | Path, # model file, training checkpoint, or `pretrained`: see `weights_file`
     map_location: str | torch.device = 'cpu', # device to load to
-    name: str | None = None, # accept only this model; needed for a file that does not name its model
+    name: str | None = None, # accept only this model
     video: bool = False, # of `pretrained`: the one for clips, if there is one
 ) -> tuple[Inpainter, dict]: # in eval mode; the other entries of the file
     "Read a model from a file of the reference or of this package."

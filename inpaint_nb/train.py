@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['CLIP', 'LIMITS', 'SHIPPED', 'FOR_CLIPS', 'WITHOUT_SCHEDULE', 'OURS', 'OUR_CLIPS', 'RECIPES', 'SCHEDULES', 'RISE',
-           'DECAYED', 'OPTIMIZERS', 'COUNTED', 'AMP_FLOATS', 'SCARCE', 'GRACE', 'MOST_DROPPED', 'READ_EVERY',
-           'HARMLESS', 'SHOWN', 'ROW', 'PANELS', 'GAN_PANELS', 'HOLE_COLOUR', 'TrainConfig', 'same_discriminator',
-           'check_discriminator', 'Recipe', 'with_recipe', 'cycle_position', 'cosine', 'cosine_wd', 'cosine_fixed_wd',
-           'step_decay', 'timed_rates', 'decay_groups', 'one_group', 'adamw', 'adam', 'sgd', 'lion',
-           'adamw_schedulefree', 'radam_schedulefree', 'sgd_schedulefree', 'create_optimizer', 'set_rates',
-           'load_optimizer', 'bfloat16_pays', 'cpu_words', 'Compute', 'say', 'keep_memory', 'PlainStep', 'frames_of',
-           'step_if', 'cut', 'epoch_plan', 'default_workers', 'shared_memory', 'as_arrays', 'hand_over', 'batches_of',
-           'plain_error', 'set_seed', 'own_randomness', 'RunState', 'Interrupted', 'StopSignal', 'leave_signals',
-           'end_later', 'Callback', 'Training', 'scheduler_state', 'BestModel', 'Checkpoint', 'read_run', 'settle_seed',
-           'changed', 'epoch_of', 'judged_after', 'between_changes', 'ProgressBar', 'TimeBar', 'score_texts', 'summary',
+           'DECAYED', 'OPTIMIZERS', 'COUNTED', 'AMP_FLOATS', 'PATIENCE', 'SCARCE', 'GRACE', 'MOST_DROPPED',
+           'READ_EVERY', 'ROW', 'ENTRIES', 'HARMLESS', 'LONG', 'ENOUGH', 'SHOWN', 'PANELS', 'GAN_PANELS', 'HOLE_COLOUR',
+           'TrainConfig', 'same_discriminator', 'check_discriminator', 'Recipe', 'with_recipe', 'cycle_position',
+           'cosine', 'cosine_wd', 'cosine_fixed_wd', 'step_decay', 'timed_rates', 'decay_groups', 'one_group', 'adamw',
+           'adam', 'sgd', 'lion', 'adamw_schedulefree', 'radam_schedulefree', 'sgd_schedulefree', 'create_optimizer',
+           'set_rates', 'load_optimizer', 'bfloat16_pays', 'cpu_words', 'Compute', 'say', 'phase', 'keep_memory',
+           'PlainStep', 'frames_of', 'step_if', 'cut', 'epoch_plan', 'default_workers', 'shared_memory', 'as_arrays',
+           'hand_over', 'batches_of', 'plain_error', 'set_seed', 'own_randomness', 'RunState', 'Interrupted',
+           'StopSignal', 'leave_signals', 'end_later', 'Callback', 'Training', 'scheduler_state', 'BestModel',
+           'Checkpoint', 'run_problem', 'read_run', 'settle_seed', 'changed', 'epoch_of', 'resume_from', 'judged_after',
+           'between_changes', 'ProgressBar', 'in_words', 'estimate', 'Estimate', 'TimeBar', 'score_texts', 'summary',
            'repeated_psnr', 'Summary', 'columns', 'loss_table', 'loss_figure', 'png', 'LossLog', 'paint_hole',
            'contact_sheet', 'eval_sheet', 'eval_film', 'EvalPictures', 'TensorBoard', 'LivePlot', 'Watch',
            'criterion_of', 'step_kind', 'fit', 'begin_with', 'compile_model', 'train_from_folder']
@@ -350,7 +351,8 @@ def create_optimizer(
 ) -> torch.optim.Optimizer:
     "The optimizer that the settings name; its groups say where their rates began."
     optimizer = OPTIMIZERS[config.optimizer](model, config)
-    for group in optimizer.param_groups: group['initial_lr'] = config.learning_rate
+    for group in optimizer.param_groups:
+        group['initial_lr'], group['_initial_weight_decay'] = config.learning_rate, group.get('weight_decay', 0.0)
     return optimizer
 
 # %% ../nbs/04_train.ipynb #549c1a4b
@@ -375,6 +377,11 @@ def load_optimizer(
     now = optimizer.state_dict()['param_groups']
     if [len(group['params']) for group in now] != [len(group['params']) for group in state['param_groups']]:
         raise ValueError('the checkpoint holds the state of another optimizer; add --reset-state to keep its weights only')
+    owned = [value for group in optimizer.param_groups for value in group['params']]
+    kept = [(owned[place], value) for place, memory in state['state'].items() for value in memory.values()]
+    fits = lambda own, value: value.numel() == 1 or value.shape == own.shape
+    if not all(fits(own, value) if isinstance(value, Tensor) else isinstance(value, (int, float, type(None))) for own, value in kept):
+        raise ValueError('the checkpoint holds the memory of other weights; add --reset-state to keep its weights only')
     groups = [{**new, **{name: value for name, value in old.items() if name in COUNTED & set(new)}} for new, old in zip(now, state['param_groups'])]
     optimizer.load_state_dict({**state, 'param_groups': groups})
 
@@ -442,9 +449,24 @@ def parts(self: Compute,
 
 def say(
     text: str,
+    error: bool = False,  # on standard error
 ):
     "Tell the user, once."
-    if int(os.environ.get('RANK', 0)) == 0: tqdm.write(text)
+    if int(os.environ.get('RANK', 0)) == 0: tqdm.write(text, file=sys.stderr if error else sys.stdout)
+
+# %% ../nbs/04_train.ipynb #51c153d2
+PATIENCE = 3  # seconds that something may last in silence
+
+@contextmanager
+def phase(
+    what: str,  # is being done
+):
+    "Say what is being done, if it lasts."
+    timer = threading.Timer(PATIENCE, say, (f'{what} ...', True))
+    timer.daemon = True
+    timer.start()
+    try: yield timer
+    finally: timer.cancel()
 
 # %% ../nbs/04_train.ipynb #545b8e46
 def keep_memory() -> bool:  # could it be told?
@@ -630,6 +652,14 @@ def is_best(self: PlainStep,
     "Is this the best epoch so far?"
     return row['eval_loss'] < state.best_loss
 
+@patch
+def why_not(self: PlainStep,
+    row: dict,  # of the epoch, the last of the history
+    state,  # `RunState`
+) -> str:  # empty if it is the best, or if its evaluation loss says it already
+    "What decided against an epoch?"
+    return ''
+
 # %% ../nbs/04_train.ipynb #00f7e211
 def cut(
     items: list,
@@ -686,9 +716,15 @@ def batches_of(
 ) -> Iterator[list[Tensor]]:
     "The batches of a loader; an error in one of its processes reads as if it had happened here."
     tensor = lambda part: torch.from_numpy(part) if isinstance(part, np.ndarray) else part
+    batches, whose = None, f' of {loader.num_workers} processes that load data' * (loader.num_workers > 0)
     try:
-        for batch in loader: yield [tensor(part) for part in batch]
+        batches = iter(loader)
+        with phase(f'waiting for the first batch{whose}'): batch = next(batches, None)
+        while batch is not None:
+            yield [tensor(part) for part in batch]
+            batch = next(batches, None)
     except Exception as error:
+        batches = None
         clear_frames(error.__traceback__)  # lets go of the processes
         raise plain_error(error) from None
 
@@ -809,7 +845,7 @@ class Training:
         self.plan, self.own, self.batches = [], [], iter(())  # keys of the batches ahead, and of what this process takes of them
         self.unread, self.unsaved = [], {}  # indices and losses of batches, the losses still on the device; files that could not be written
         self.lost = torch.zeros((), device=self.compute.device)  # steps of this epoch that were left out
-        self.stopping = False  # do all processes know that the run is to stop?
+        self.stopping, self.begun = False, 0  # do all processes know that the run is to stop? step with which this process began
         self.agreed = 0.0  # share of the time that is over, for all processes
         self.enough = self.ending = False  # does a watcher want this step to be the last? do all processes know?
         workers = default_workers() if config.num_workers is None else config.num_workers
@@ -858,7 +894,7 @@ def rates(self: Training,
     elif config.max_minutes: return timed_rates(self.share(), config)
     else: rate, decay = SCHEDULES[config.scheduler](self.state.epoch, config)
     warm = config.warmup_epoch * config.draws / (config.batch_size * config.backward_step)  # steps
-    if step < warm: rate = config.warmup_learning_rate + (rate - config.warmup_learning_rate) * step / warm
+    if step < warm and self.state.epoch - 1 < config.warmup_epoch: rate = config.warmup_learning_rate + (rate - config.warmup_learning_rate) * step / warm
     return rate, decay
 
 # %% ../nbs/04_train.ipynb #42ea8fef
@@ -922,11 +958,13 @@ def train_epoch(self: Training):
     self.start_epoch()
     self.call('before_epoch')
     for number, group in enumerate(cut(self.plan, self.config.backward_step)):
-        self.learn(group)
+        if self.state.step > self.begun: self.learn(group)
+        else:
+            with phase(f'the first step, of {sum(map(len, group))} samples'): self.learn(group)
         self.enough |= self.share() == 1
         self.call('after_step')
         stop_here = (self.stop.wanted or self.enough) and self.compute.ranks == 1
-        if number == 0 or len(self.unread) >= READ_EVERY or stop_here: self.read_losses()
+        if number < 2 or len(self.unread) >= READ_EVERY or stop_here: self.read_losses()
         if self.stopping: raise Interrupted
         if self.ending: break
     self.read_losses(); self.tick()
@@ -1059,6 +1097,33 @@ class Checkpoint(Callback):
         self.saved = time.monotonic()
 
 # %% ../nbs/04_train.ipynb #a9daba06
+ROW = ('epoch', 'train_loss', 'eval_loss', 'psnr', 'ssim', 'flicker', 'learning_rate', 'weight_decay', 'dropped', 'samples_per_second', 'seconds')  # of the history
+ENTRIES = dict(optimizer_state_dict=list, last_epoch=int, best_loss=(int, float), train_kwargs=dict, run=dict, sampler=dict, raw_state_dict=dict, game=dict)
+
+def run_problem(
+    file: dict,  # a checkpoint without its weights
+) -> str:  # empty if there is none
+    "What keeps a run from going on."
+    strange = [name for name, kind in ENTRIES.items() if file.get(name) is not None and not isinstance(file[name], kind)]
+    if strange: return f'{strange[0]} is {str(file[strange[0]])[:40]!r}'
+    if file.get('last_epoch') is None or file['last_epoch'] < 0: return 'it does not say which epoch was the last'
+    if file.get('run') is None: return ''
+    usual = vars(RunState(0, start={}))
+    for name, value in file['run'].items():
+        if name not in usual: return f'run has an unknown entry {name!r}'
+        kinds = {float: (int, float), dict: (dict, type(None))}.get(type(usual[name]), type(usual[name]))
+        if not isinstance(value, kinds): return f'{name} of run is {str(value)[:40]!r}'
+    state = vars(RunState(**{'seed': -1, **file['run']}))
+    low = [name for name in ('seed', 'drawn', 'step', 'counted', 'dropped', 'seconds') if not 0 <= state[name] < 2**63]
+    if low or not 1 <= state['epoch'] < 2**63: return f'{(low or ["epoch"])[0]} of run is {state[(low or ["epoch"])[0]]}'
+    if not state['started'].isalnum(): return f'started of run is {state["started"]!r}'  # it becomes part of file names
+    whole = lambda row: isinstance(row, dict) and {*ROW, 'best'} <= {*row} and row['seconds'] is not None
+    number = lambda value: isinstance(value, (int, float, type(None)))
+    rows = [row for row in state['history'] if not whole(row) or not all(map(number, row.values()))]
+    if not all(map(number, (state['start'] or {}).values())): rows.append(state['start'])
+    return f'history of run has a row {str(rows[0])[:40]!r}' if rows else ''
+
+# %% ../nbs/04_train.ipynb #ca7a554f
 def read_run(
     model_dir: Path,
     config: TrainConfig,
@@ -1068,8 +1133,9 @@ def read_run(
     path = Path(model_dir)/f'{name}.checkpoint.pth'
     if not config.resume: return None
     if not path.is_file(): raise FileNotFoundError(f'nothing to resume: {path} does not exist; start without --resume')
-    model, file = load_model(path, name=name)
+    with phase(f'reading {path}'): model, file = load_model(path, name=name)
     if 'optimizer_state_dict' not in file: raise ValueError(f'{path} holds a model only and cannot be resumed; use it as --checkpoint-file')
+    if problem := run_problem(file): raise ValueError(f'{path} cannot be resumed: {problem}; use it as --checkpoint-file')
     return model, file
 
 # %% ../nbs/04_train.ipynb #a5e23961
@@ -1093,10 +1159,12 @@ def changed(
     config: TrainConfig,
     before: dict,  # settings of the run that is resumed; iw3's have other names among them
 ) -> list[str]:  # each with the value from before
-    "Which settings are not those from before?"
-    now = {name: value for name, value in asdict(config).items() if name not in HARMLESS and name in before and before[name] != value}
-    plain = lambda value: ' '.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return [f'{name.replace("_", " ")} {plain(value)} (was {plain(before[name])})' for name, value in now.items()]
+    "Which settings are not those from before? What iw3 leaves open means the default, and lists are its tuples."
+    known = {name: value for name, value in before.items() if name in asdict(config) and name not in HARMLESS}
+    plain = lambda value: ' '.join(map(str, value)) if isinstance(value, (list, tuple)) else full_name(value) if isinstance(value, str) else str(value)
+    was = {name: plain(value) for name, value in asdict(TrainConfig(**known)).items() if name in known}
+    now = {name: plain(value) for name, value in asdict(config).items() if name in known}
+    return [f'{name.replace("_", " ")} {now[name]} (was {was[name]})' for name in now if now[name] != was[name]]
 
 def epoch_of(
     epoch: int,  # 1, 2, 3 ...
@@ -1118,21 +1186,24 @@ def take_up(self: Training,
 ):
     "Go on where a checkpoint was written."
     config, before, epoch, best = self.config, file.get('train_kwargs') or {}, file['last_epoch'], file.get('best_loss', math.inf)
+    adversary = before.get('discriminator')
+    if 'run' not in file and adversary: best = math.inf  # iw3 writes the time there
     if config.reset_state:
         kept, anew = self.step.keep(file)
-        say(f'Kept: the weights after epoch {epoch}{kept}. Started afresh: {", ".join(["optimizer", "schedule", "sampler", "history", f"best loss (was {best:.4f})", *anew])}.')
+        was = f'best loss (was {best:.4f})' if math.isfinite(best) else 'best loss'
+        say(f'Kept: the weights after epoch {epoch}{kept}. Started afresh: {", ".join(["optimizer", "schedule", "sampler", "history", was, *anew])}.')
         self.say_best(file.get('run') or {}, epoch)
         return
     if before.get('optimizer', config.optimizer) != config.optimizer:
         raise ValueError(f'the run was started with --optimizer {before["optimizer"]}, not {config.optimizer}; to change it, add --reset-state')
     with_one = lambda name: f'with --discriminator {name}' if name else 'without --discriminator'
-    if not same_discriminator(adversary := before.get('discriminator'), config.discriminator):
+    if not same_discriminator(adversary, config.discriminator):
         raise ValueError(f'the run was started {with_one(adversary)}, and is to go on {with_one(config.discriminator)}; to change it, add --reset-state')
     self.step.load_state_dict(file)
-    if 'run' not in file and adversary: best = math.inf  # iw3 writes the time there
     self.state = RunState(**file['run']) if 'run' in file else RunState(config.seed, epoch=epoch + 1, best_loss=best)
     if 'sampler' in file: self.sampler.load_state_dict(file['sampler'])
     if before.get('loss') != config.loss: self.state.best_loss = math.inf
+    if 'run' not in file: say(self.foreign(before))
     of = f'of its {config.draws} samples' if self.state.drawn <= config.draws else f'samples, {config.draws} of which make one now'
     where = f'in {epoch_of(self.state.epoch, config)}, after {self.state.drawn} {of}'
     if changes := changed(config, before): say(f'Other settings from here on: {", ".join(changes)}.')
@@ -1141,6 +1212,17 @@ def take_up(self: Training,
     if not self.over(): return say(f'Resumed {where}.')
     limit = f'--max-minutes is {config.max_minutes:g}' if config.max_minutes else f'--max-epoch is {config.max_epoch}, and the run has had {epoch}'
     say(f'Nothing left to do: {limit}. A larger number goes on; --reset-state begins a new run with its weights.')
+
+# %% ../nbs/04_train.ipynb #accceff0
+@patch
+def foreign(self: Training,
+    before: dict,  # settings of the run that is resumed
+) -> str:  # two sentences
+    "What goes on of a run of another program, and what does not."
+    learnt = 'the averaged weights, the only ones it holds,' if before.get('ema_model') else 'weights'
+    best = self.state.best_loss
+    rule = 'the first epoch that is judged counts as the best' if math.isinf(best) else f'an epoch is the best if its evaluation loss is below {best:.4f}, as before'
+    return f'The checkpoint is of another program, such as iw3: {learnt} and optimizer go on; history, hard examples and chance begin anew. From here on {rule}.'
 
 @patch
 def say_best(self: Training,
@@ -1152,6 +1234,17 @@ def say_best(self: Training,
     if best == epoch: return
     one = f'epoch {best}' if best else 'the model that the run began with'
     say(f'Epoch {epoch} was the last; the best was {one}. To begin with that one: --checkpoint-file {self.path(".pth")} instead of --resume --reset-state.')
+
+
+def resume_from(
+    run: Training,
+    file: dict,  # a checkpoint without its weights
+):
+    "Go on where a checkpoint was written, or say in one line that it cannot be."
+    try: run.take_up(file)
+    except (LookupError, TypeError, AttributeError) as error:
+        path, what = run.path('.checkpoint.pth'), f'{type(error).__name__} {error}'
+        raise ValueError(f'{path} cannot be resumed, its entries are not what training writes ({what}); use it as --checkpoint-file') from error
 
 # %% ../nbs/04_train.ipynb #08993222
 def judged_after(
@@ -1166,7 +1259,7 @@ def judged_after(
 @patch
 def run(self: Training):
     "All epochs that are left."
-    config, state, self.clock, begun = self.config, self.state, self.now(), self.state.step
+    config, state, self.clock, self.begun = self.config, self.state, self.now(), self.state.step
     with own_randomness(), self.stop:
         try:
             self.call('before_fit')
@@ -1174,13 +1267,13 @@ def run(self: Training):
             while not self.over():
                 self.train_epoch()
                 wanted = state.finished or judged_after(state.epoch, config)
-                self.close_epoch(self.evaluate() if wanted and self.eval_loader is not None else {})
+                self.close_epoch(self.judge() if wanted and self.eval_loader is not None else {})
         except FloatingPointError: state.dropped = 0; self.save_checkpoint(); self.meet(); raise
         except Interrupted: raise self.interrupted() from None
         except RuntimeError:  # of a process that loads data and got the signal, too
             if self.stop.wanted and self.compute.ranks == 1: raise self.interrupted() from None
-            self.rescue(begun); raise
-        except Exception: self.rescue(begun); raise
+            self.rescue(); raise
+        except Exception: self.rescue(); raise
         finally:
             self.batches = self.train_loader = self.eval_loader = None  # lets go of the processes
             self.call('after_fit')
@@ -1189,25 +1282,31 @@ def run(self: Training):
 
 # %% ../nbs/04_train.ipynb #6a4f5a5b
 @patch
+def judge(self: Training) -> dict[str, float]:  # of `evaluate`
+    "Judge the model, and say so if that lasts."
+    with phase(f'judging by {len(self.eval_loader.dataset)} records'): return self.evaluate()
+
+@patch
 def judge_start(self: Training):
     "Judge the model as it is before the first step, to see later what the run changes."
-    self.state.start, self.clock = self.evaluate(), self.now()
+    self.state.start, self.clock = self.judge(), self.now()
     self.state.best_loss = self.state.start.get('eval_loss', math.inf)
-    say('  '.join(['before the first step'] + score_texts(self.state.start)))
+    say('  '.join(['before the first step' + ' here' * (self.state.epoch > 1)] + score_texts(self.state.start)))
     self.call('after_start', self.state.start)
 
 @patch
 def none_better(self: Training) -> str:  # a sentence
     "What it means that no epoch was the best one."
-    if not self.started_best: return 'No model was saved as the best one, because no evaluation gave a finite loss.'
-    return f'No epoch was better than the model that the run began with; {self.path(".pth")} holds that model.'
+    path, judged = self.path('.pth'), [row for row in self.state.history if row['eval_loss'] is not None]
+    if self.started_best: return f'No epoch was better than the model that the run began with; {path} holds that model.'
+    if not judged: return 'No model was saved as the best one, because no evaluation gave a finite loss.'
+    here = f'{path} is as it was' if path.exists() else f'there is no {path}, but {self.path(".checkpoint.pth")} holds the last model'
+    return f'No epoch was better than the best evaluation loss of the run before, {self.state.best_loss:.4f}; {here}.'
 
 @patch
-def rescue(self: Training,
-    begun: int,  # step with which this process began
-):
+def rescue(self: Training):
     "Save what was learnt before an error; several processes cannot agree on that any more."
-    if self.compute.ranks == 1 and self.state.step > begun: self.save_checkpoint()
+    if self.compute.ranks == 1 and self.state.step > self.begun: self.save_checkpoint()
 
 @patch
 def meet(self: Training):
@@ -1242,6 +1341,41 @@ class ProgressBar(Callback):
     def after_epoch(self, run: Training, row: dict): self.bar.close()
     def after_fit(self, run: Training): self.bar is None or self.bar.close()
 
+# %% ../nbs/04_train.ipynb #1f53c8b1
+LONG, ENOUGH = 12 * 3600, 5  # seconds: of a run that is long without a GPU, and to judge the speed by
+
+def in_words(
+    seconds: float,
+) -> str:
+    "A time in its largest unit."
+    for size, unit in ((86400, 'days'), (3600, 'hours'), (60, 'minutes')):
+        if seconds >= 2 * size: return f'{seconds / size:.0f} {unit}'
+    return f'{seconds:.0f} seconds'
+
+def estimate(
+    config: TrainConfig,
+    speed: float,  # samples a second
+    left: int,  # samples of the run that are still ahead
+    slow: bool,  # is there no GPU?
+) -> str:  # one line
+    "How long a run will take, and what to do if that is long."
+    line = f'At {speed:.3g} samples/s an epoch of {config.draws} samples takes {in_words(config.draws / speed)}, all that is ahead {in_words(left / speed)}, without judging'
+    if not slow or left / speed <= LONG: return line + '.'
+    return line + '. For a computer without a GPU: --recipe small-machine, which takes an hour; --max-minutes MINUTES; or fewer --num-samples and --max-epoch.'
+
+class Estimate(Callback):
+    "Says once, from its first steps, how long a run will take."
+    since, said = None, False  # time and samples at the first look of an epoch
+    def before_epoch(self, run: Training): self.since = None
+    def after_losses(self, run: Training, losses: list[float]):
+        here = run.now(), run.state.drawn
+        if self.since is None: self.since = here
+        seconds, samples = here[0] - self.since[0], here[1] - self.since[1]
+        if self.said or seconds < ENOUGH or not samples: return
+        ahead = run.config.draws * (run.config.max_epoch - run.state.epoch + 1) - run.state.drawn
+        self.said = True
+        say(estimate(run.config, samples / seconds, ahead, run.compute.device.type == 'cpu'))
+
 # %% ../nbs/04_train.ipynb #e554f41c
 class TimeBar(Callback):
     "A bar for the time of a run with a limit."
@@ -1273,13 +1407,15 @@ def summary(
     config: TrainConfig,
     left: float = 0,  # seconds that the run will still take
     start_better: bool = False,  # is the model from before the first step still the best?
+    why: str = '',  # what decided against this epoch, of `PlainStep.why_not`
 ) -> str:
     "One line about an epoch."
     parts = [epoch_of(row['epoch'], config, '{:>3}', '/'), f'loss {row["train_loss"]:.4f}', *score_texts(row)]
     parts += [f'lr {row["learning_rate"]:.2e}', f'{row["samples_per_second"]:.1f} samples/s', tqdm.format_interval(row['seconds'])]
     if left: parts.append(f'{tqdm.format_interval(left)} left')
     if row['dropped']: parts.append(f'{row["dropped"]} steps left out')
-    verdict = 'best so far' if row['best'] else 'the model it began with is better' if start_better and row['eval_loss'] is not None else ''
+    kept = 'the model it began with is better' if start_better and row['eval_loss'] is not None else 'an earlier epoch is better' * bool(why)
+    verdict = 'best so far' if row['best'] else kept + f': {why}' * bool(why)
     return '  '.join(parts + [verdict] * bool(verdict))
 
 # %% ../nbs/04_train.ipynb #6d3215c8
@@ -1315,11 +1451,9 @@ class Summary(Callback):
         if run.config.max_minutes: left = (1 - run.share()) * 60 * run.config.max_minutes
         if self.repeated is None and self.each: self.repeated = float(np.nanmean(self.each))
         judged = dict(repeated=self.repeated) if row['psnr'] is not None else {}
-        tqdm.write(summary(row | judged, run.config, left, run.started_best))
+        tqdm.write(summary(row | judged, run.config, left, run.started_best, run.step.why_not(row, run.state)))
 
 # %% ../nbs/04_train.ipynb #77ad364a
-ROW = ('epoch', 'train_loss', 'eval_loss', 'psnr', 'ssim', 'flicker', 'learning_rate', 'weight_decay', 'dropped', 'samples_per_second', 'seconds')
-
 def columns(
     history: list[dict],
 ) -> list[str]:  # those that every run has, and further ones
@@ -1545,12 +1679,13 @@ def fit(
     found = read_run(model_dir, config, model.name)
     config = settle_seed(config, found)
     if found: model.load_state_dict(found[0].state_dict())
-    elif config.checkpoint_file: begin_with(model, config.checkpoint_file)
+    elif config.checkpoint_file:
+        with phase(f'reading {config.checkpoint_file}'): begin_with(model, config.checkpoint_file)
     if config.compile: compile_model(model)
-    watchers = [*callbacks, *[TimeBar() if config.max_minutes else ProgressBar(), Summary()] * progress, EvalPictures(), TensorBoard(), LossLog(), BestModel(), Checkpoint()]
+    watchers = [*callbacks, *[*([TimeBar()] if config.max_minutes else [ProgressBar(), Estimate()]), Summary()] * progress, EvalPictures(), TensorBoard(), LossLog(), BestModel(), Checkpoint()]
     run = Training((step_type or step_kind(config))(model, criterion, config, compute), train_dataset, None if config.skip_eval else eval_dataset, model_dir, config,
                    [EvalPictures()] if compute.rank else watchers, now)
-    if found: run.take_up(found[1])
+    if found: resume_from(run, found[1])
     elif run.path('.checkpoint.pth').exists(): say(f'{model_dir} holds another run: its model, checkpoint and table will be replaced. To go on with it, stop and add --resume.')
     if found and config.checkpoint_file: say(f'--checkpoint-file is not looked at: with --resume the weights are those in {model_dir}.')
     if not int(os.environ.get('LOCAL_RANK', 0)): make_folder(model_dir)
@@ -1607,17 +1742,18 @@ def train_from_folder(
     config.check()
     for part in ['train'] + ['eval'] * (not config.skip_eval):
         if not (data_dir/part).is_dir(): raise FileNotFoundError(f'no folder {data_dir/part}: make records first (inpaint_create_training_data)')
-    criterion = criterion_of(config)
+    with phase(f'making the loss {config.loss}'): criterion = criterion_of(config)
     if config.discriminator and not (config.checkpoint_file or config.resume):
         say('--discriminator without --checkpoint-file: the model begins with random weights. A discriminator is meant to polish a trained model; name its file with --checkpoint-file.')
     Compute(config)  # to meet the other processes
     config = settle_seed(config, read_run(model_dir, config, full_name(config.arch)))
     records = partial(VideoDataset, frames=CLIP) if config.video else InpaintDataset
-    train = records(data_dir/'train', True, config.size, seed=config.seed, thicken=config.thicken)
-    judged = not config.skip_eval and any(any((data_dir/'eval').glob(name)) for name in ('*/*_M.png' if config.video else '*_M.png', '.pack.json'))
-    if not judged and not config.skip_eval: say(f'{data_dir/"eval"} holds no records: the model is saved after each epoch without being judged.')
-    judge = records(data_dir/'eval', False, config.size) if judged else None
-    for part in (train, *[judge] * judged): part[0]  # to see that they are large enough
+    with phase(f'looking through the records in {data_dir}'):
+        train = records(data_dir/'train', True, config.size, seed=config.seed, thicken=config.thicken)
+        judged = not config.skip_eval and any(any((data_dir/'eval').glob(name)) for name in ('*/*_M.png' if config.video else '*_M.png', '.pack.json'))
+        if not judged and not config.skip_eval: say(f'{data_dir/"eval"} holds no records: the model is saved after each epoch without being judged.')
+        judge = records(data_dir/'eval', False, config.size) if judged else None
+        for part in (train, *[judge] * judged): part[0]  # to see that they are large enough
     with own_randomness():
         set_seed(config.seed, 'weights')
         model = create_model(config.arch)

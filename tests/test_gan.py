@@ -15,7 +15,7 @@ from inpaint_nb.gan import (GanStep, adaptive_weight, best_row, checkerboard_ene
                             generator_warmup, late_warmup, load_discriminator, moving_average, sharpness, straight_clamp)
 from inpaint_nb.losses import LPIPS, L1, ClampLoss, WithLPIPS, create_loss
 from inpaint_nb.models import MODELS, Inpainter, create_model, load_model, save_model
-from inpaint_nb.train import Callback, Compute, Interrupted, PlainStep, RunState, TrainConfig, decay_groups, train_from_folder
+from inpaint_nb.train import Callback, Compute, Interrupted, PlainStep, RunState, TrainConfig, decay_groups, summary, train_from_folder
 from inpaint_nb.video import write_clip_record
 
 shared = Path(__file__).parents[2]/'shared/reference'
@@ -362,6 +362,17 @@ def test_best_row():
     assert best_row([row(22, 1.1, true_checkerboard=1.2), row(22, 0.7, true_checkerboard=1.2)])['checkerboard'] == 1.1  # below the truth is no merit
     assert best_row([dict(eval_loss=2.0, psnr=None, ssim=None), dict(eval_loss=1.0, psnr=None, ssim=None)])['eval_loss'] == 1
     assert best_row([]) is None
+
+@pytest.mark.parametrize('row, says', [
+    (dict(psnr=20.5), 'PSNR is more than 1 below 22.00'), (dict(ssim=0.5), 'SSIM is more than 0.05 below 0.60'), (dict(checkerboard=1.4), 'checkerboard (no less than the truth) 1.400, there 1.300'),
+    (dict(checkerboard=0.7, true_checkerboard=1.35), 'checkerboard (no less than the truth) 1.350, there 1.300'), (dict(lpips=0.9), 'checkerboard (no less than the truth) times LPIPS 1.350, there 1.300'), (dict(checkerboard=1.3), '1.300 in both, evaluation loss 0.1100, there 0.1000'),
+    (dict(best=True), ''), (dict(eval_loss=None), '')])
+def test_what_decided_against_an_epoch_is_said(row, says):
+    start = dict(psnr=22, ssim=0.6, checkerboard=1.3, true_checkerboard=1.2, eval_loss=0.1)
+    row = dict(epoch=1, train_loss=0.2, psnr=21.5, ssim=0.6, checkerboard=1.5, true_checkerboard=1.2, eval_loss=0.11, best=False, learning_rate=1e-4, samples_per_second=1, seconds=1, dropped=0) | row
+    why = GanStep.why_not(None, row, RunState(1, start=start, history=[row]))
+    assert why.endswith(says) and bool(why) == bool(says)
+    if says: assert summary(row, QUICK, start_better=True, why=why).endswith(f'  the model it began with is better: {why}')
 
 def test_sharpness():
     torch.manual_seed(0)

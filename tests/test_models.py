@@ -6,6 +6,7 @@ import pickle
 import re
 import sys
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -603,7 +604,6 @@ def test_no_such_device(tmp_path, entries): refused(tmp_path / 'good.pth', 'no s
 
 @pytest.mark.parametrize('change, says', [
     ({'name': 'waifu2x.upconv_7'}, 'holds the model waifu2x.upconv_7; known are: inpaint.light_inpaint_v1'),
-    ({'name': 7}, 'does not say which model'), ({'name': None}, 'does not say which model'),
     ({'kwargs': {'depth': 9}}, "wants options that .* does not have: {'depth': 9}"), ({'kwargs': {'base_dim': 'x'}}, 'wants options'),
     ({'kwargs': {'base_dim': -2}}, 'wants options'), ({'kwargs': {3: 1}}, 'wants options'), ({'kwargs': [1]}, 'does not say'),
     ({'state_dict': [1, 2]}, 'holds no weights by name'), ({'state_dict': None}, 'holds no weights by name'),
@@ -640,18 +640,83 @@ def test_compiled_model_is_saved_plainly(tmp_path):
     assert list(state) == list(create_model(SMALL, base_dim=8).state_dict())
 
 
+# --- files of weights only
+
+WIDE = dict(channels=(8, 16, 8, 16), blocks=(1, 2, 1, 3), gated=True, rows=True)
+
+@pytest.mark.parametrize('name, options', [*[(name, {}) for name in dict.fromkeys(kind.name for kind in MODELS.values())], (SMALL, dict(base_dim=8, lv2_mlp_ratio=2)),
+                                           (OURS, WIDE), (FOR_CLIPS, WIDE), (OURS, dict(gated=True)), (FOR_CLIPS, dict(rows=True)), (OURS, dict(channels=(8, 8, 8, 8)))])
+def test_a_network_is_known_by_its_weights(tmp_path, name, options):
+    "Ours and iw3's, for photos and for clips, with all options that change a shape; random numbers elsewhere stay as they were."
+    model = create_model(name, **options)
+    torch.save(model.state_dict(), tmp_path / 'a.pth')
+    before = torch.random.get_rng_state()
+    found = read_checkpoint(tmp_path / 'a.pth')
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert (found['name'], create_model(found['name'], **found['kwargs']).kwargs) == (model.name, model.kwargs)
+    assert all(torch.equal(value, found['state_dict'][key]) for key, value in model.state_dict().items())
+
+
+def prefixed(start, state): return {start + key: value for key, value in state.items()}
+
+@pytest.mark.parametrize('wrap', [
+    lambda s: prefixed('module.', s), lambda s: prefixed('_orig_mod.', s), lambda s: {'state_dict': prefixed('module._orig_mod.', s), 'epoch': 3}, lambda s: {'model': s},
+    lambda s: {'net': {'generator': s}}, lambda s: {'params': {k: v + 1 for k, v in s.items()}, 'params_ema': s}, lambda s: {'weights': s, 'optimizer': {'state': {0: {'exp_avg': torch.zeros(3)}}}},
+    lambda s: {'n_averaged': torch.tensor(3), **prefixed('module.', s)}, lambda s: {'state_dict': {'loss.net.conv.weight': torch.zeros(2), **prefixed('inpainter.', s)}, 'hyper': {'lr': 1}},
+    lambda s: OrderedDict((k.replace('enc1.', 'enc1._orig_mod.'), v.half()) for k, v in s.items())])
+def test_weights_wherever_they_lie(tmp_path, entries, wrap):
+    "As DataParallel, compile, Lightning, BasicSR, an average of weights and others save them."
+    state = entries['state_dict']
+    torch.save(wrap(state), tmp_path / 'a.pth')
+    model, meta = load_model(tmp_path / 'a.pth')
+    assert (model.name, model.kwargs) == (f'inpaint.{SMALL}', {'base_dim': 8, 'lv2_mlp_ratio': 1})
+    for key, value in model.state_dict().items(): torch.testing.assert_close(value, state[key], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('change, says', [
+    (dict(patch=None), 'fits none; nearest is inpaint.light_video_inpaint_v1.*, with 1 of 93 weights missing, first patch.bias'), (dict(more=1), '1 of 93 weights unexpected, first more'),
+    (dict(patch=torch.zeros(9)), r'1 of 93 weights of another shape, first patch.bias is \(9,\), not \(8,\)'), (dict(patch=torch.zeros(1).expand(8)), '1 of 93 weights no plain numbers, first patch.bias'),
+    (dict(patch=torch.zeros(8, dtype=torch.long)), 'no plain numbers'), (dict(patch=torch.zeros(8).to_sparse()), 'no plain numbers'), (dict(patch=torch.full((8,), torch.nan)), 'patch.bias holds NaN')])
+def test_what_fits_no_network_says_what_is_missing(tmp_path, entries, change, says):
+    state = dict(entries['state_dict'])
+    if 'more' in change: state['more'] = torch.zeros(1)
+    elif change['patch'] is None: del state['patch.bias']
+    else: state['patch.bias'] = change['patch']
+    torch.save(state, tmp_path / 'a.pth')
+    refused(tmp_path / 'a.pth', says)
+
+
+@pytest.mark.parametrize('content', [{'fc.weight': torch.zeros(3)}, {'a': {'b': {'c': torch.zeros(3)}}}, {'.' * 100_000 + 'bias': torch.zeros(1)}])
+def test_weights_of_something_else(tmp_path, content):
+    torch.save(content, tmp_path / 'a.pth')
+    refused(tmp_path / 'a.pth', 'no network here has weights of these names')
+
+
+def test_a_dictionary_in_itself(tmp_path, entries):
+    loop = {'more': entries['state_dict']}
+    loop['again'] = loop
+    torch.save(loop, tmp_path / 'a.pth')
+    assert load_model(tmp_path / 'a.pth')[0].kwargs['base_dim'] == 8
+
+
+@pytest.mark.parametrize('name, options', [(SMALL, dict(base_dim=10**6)), (OURS, dict(blocks=[10**9] * 4)), (OURS, dict(channels=[10**9] * 4)), (SMALL, dict(lv2_mlp_ratio=10**6))])
+def test_sizes_that_a_file_only_claims(tmp_path, entries, name, options):
+    "Take no memory."
+    torch.save({**entries, 'name': name, 'kwargs': options}, tmp_path / 'a.pth')
+    refused(tmp_path / 'a.pth', 'wants options')
+
+
 def test_older_formats(tmp_path, entries):
     path = tmp_path / 'a.pth'
     whole = torch.load(save_and_name(tmp_path, SMALL), weights_only=True)
     for old in ({k: v for k, v in whole.items() if k not in ('kwargs', 'updated_at', 'train_kwargs', 'nunif_model')}, {**whole, 'kwargs': None}):
         torch.save(old, path)
         assert load_model(path)[0].kwargs == {'base_dim': 96, 'lv2_mlp_ratio': 1}
-    for old in (whole['state_dict'], {'state_dict': whole['state_dict']}):
+    for old in (whole['state_dict'], {'state_dict': whole['state_dict']}, {**whole, 'name': None}, {**whole, 'name': 7}):
         torch.save(old, path)
         model, meta = load_model(path, name=SMALL)
         assert all(torch.equal(v, whole['state_dict'][k]) for k, v in model.state_dict().items()) and 'state_dict' not in meta
-        refused(path, 'does not say which model it holds: give its name')
-        refused(path, '.* weights missing, first', name='light_inpaint_v1')
+        refused(path, f'holds the model inpaint.{SMALL}, not inpaint.light_inpaint_v1', name='light_inpaint_v1')
     torch.save({**whole, 'state_dict': {k: v.half() for k, v in whole['state_dict'].items()}}, path, _use_new_zipfile_serialization=False)
     assert next(load_model(path)[0].parameters()).dtype == torch.float32
 

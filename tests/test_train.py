@@ -335,6 +335,56 @@ def test_a_checkpoint_of_the_reference_is_resumed(data, tmp_path):
     torch.save(file, path)
     assert [row['epoch'] for row in run(data, tmp_path, max_epoch=3, resume=True)] == [2, 3]
 
+def write_foreign(data, folder, best_loss, **options):
+    "A checkpoint as iw3 writes it: its names of settings and what it leaves open, no `run`, no raw weights, optimizers in eval mode."
+    run(data, folder, max_epoch=1, **options)
+    path = folder/f'{NAME}.checkpoint.pth'
+    file = torch.load(path, weights_only=True)
+    for name in ('run', 'sampler', 'raw_state_dict'): file.pop(name, None)
+    for group in file['optimizer_state_dict'][0]['param_groups']:
+        group.pop('decays')
+        if 'train_mode' in group: group['train_mode'] = False
+    before = file['train_kwargs']
+    file['train_kwargs'] = before | dict(gpu=[0], learning_rate_decay_step=[1], num_workers=4, ignore_nan=True, resume=False, lr=1, method='inpaint', amp=True)
+    torch.save(file | dict(best_loss=best_loss), path)
+
+@pytest.mark.parametrize('options', [dict(ema_model=True), dict(optimizer='sgd'), dict(optimizer='adam'), dict(optimizer='lion', ema_model=True), dict(optimizer='adamw_schedulefree')])
+@pytest.mark.parametrize('best_loss, kept', [(1e-6, True), (1e-6, False), (9.0, True)])
+def test_what_is_said_of_a_run_of_the_reference(data, tmp_path, capsys, options, best_loss, kept):
+    "Every word is true: what goes on, what changed (nothing), and what it means that no epoch was better."
+    write_foreign(data, tmp_path, best_loss, **options)
+    model, before = tmp_path/f'{NAME}.pth', (tmp_path/f'{NAME}.pth').read_bytes()
+    if not kept: model.unlink()
+    capsys.readouterr()
+    history = run(data, tmp_path, max_epoch=2, resume=True, **options)
+    said = capsys.readouterr().out
+    assert ('the averaged weights, the only ones it holds, and optimizer' in said) == options.get('ema_model', False)
+    assert 'Other settings from here on: max epoch 2 (was 1).' in said and 'Resumed in epoch 2 of 2, after 0 of its 10 samples.' in said
+    assert f'if its evaluation loss is below {best_loss:.4f}, as before.' in said
+    assert np.isfinite(history[-1]['eval_loss']) and 'finite loss' not in said
+    if best_loss > 1: assert history[-1]['best'] and 'No epoch' not in said; return
+    assert f'No epoch was better than the best evaluation loss of the run before, {best_loss:.4f}; ' in said
+    assert (f'{model} is as it was' if kept else f'there is no {model}, but {tmp_path/NAME}.checkpoint.pth holds the last model') in said
+    assert model.read_bytes() == before if kept else not model.exists()
+
+def test_a_run_of_the_reference_with_another_loss_begins_to_compare_anew(data, tmp_path, capsys):
+    write_foreign(data, tmp_path, 1e-6)
+    assert run(data, tmp_path, max_epoch=2, resume=True, loss='dct')[-1]['best']
+    assert 'the first epoch that is judged counts as the best' in capsys.readouterr().out
+
+def test_settings_that_the_reference_leaves_open_did_not_change():
+    assert train.changed(TrainConfig(), dict(arch=None, loss=None, learning_rate_decay_step=[1], gpu=[0, 1], seed=3, lr=1)) == []
+    assert train.changed(TrainConfig(video=True), dict(video=True, arch='inpaint.light_video_inpaint_v1', loss=None)) == []
+    assert train.changed(TrainConfig(), dict(arch='inpaint.light_video_inpaint_v1', max_epoch=199)) == ['arch inpaint.light_inpaint_v1 (was inpaint.light_video_inpaint_v1)', 'max epoch 200 (was 199)']
+
+def test_a_warm_up_does_not_begin_again(data, tmp_path):
+    write_foreign(data, tmp_path, 9.0, warmup_epoch=1)
+    rates = []
+    class Look(Callback):
+        def after_step(self, run): rates.append(run.step.optimizers[0].param_groups[0]['lr'])
+    run(data, tmp_path, Look(), max_epoch=2, resume=True, warmup_epoch=1)
+    assert rates == pytest.approx([SCHEDULES['cosine_wd'](2, replace(QUICK, max_epoch=2))[0]] * 3)
+
 @needs_reference
 def test_weights_of_the_reference_to_begin_with(data, tmp_path):
     path = shared/f'reference/checkpoints/{LIGHT}.pth'
@@ -814,6 +864,49 @@ def test_a_finished_run_has_nothing_left_to_do(data, tmp_path, capsys):
     assert not again.rates and (tmp_path/f'{NAME}.checkpoint.pth').read_bytes() == before
     assert 'Nothing left to do: --max-minutes is 1.58' in capsys.readouterr().out
 
+# ---- what a person reads while waiting
+
+class Slow(Steady):
+    "Ends the run with its second step."
+    def after_step(self, run):
+        super().after_step(run)
+        run.enough = run.state.step == 2
+
+@pytest.mark.parametrize('epochs, says', [(3, 'all that is ahead 55 seconds, without judging.'), (10_000, 'all that is ahead 3 days, without judging. For a computer without a GPU: --recipe small-machine, ')])
+def test_how_long_a_run_will_take(data, tmp_path, capsys, epochs, says):
+    "By a clock of its own, in which a step of four samples takes ten seconds: said in the second step."
+    train_set, eval_set = (InpaintDataset(data/part, part == 'train', QUICK.size, 7) for part in ('train', 'eval'))
+    slow, config = Slow(), replace(QUICK, max_epoch=epochs, learning_rate_cycles=1)
+    fit(create_model(NAME), train_set, eval_set, tmp_path, config, [slow, train.Estimate()], progress=False, now=lambda: slow.time)
+    said = [line for line in capsys.readouterr().out.splitlines() if 'samples/s' in line]
+    assert len(said) == 1 and said[0].startswith('At 0.4 samples/s an epoch of 10 samples takes 25 seconds, ' + says), said
+    for option in ('--max-minutes', '--num-samples'): assert (option in said[0]) == (epochs > 3)
+
+def test_a_short_run_is_not_estimated(data, tmp_path, capsys):
+    run(data, tmp_path, train.Estimate())
+    assert 'samples/s' not in capsys.readouterr().out
+
+class AtOnce:
+    "A timer whose time is up when it starts."
+    def __init__(self, seconds, call, arguments): self.call, self.arguments = call, arguments
+    def start(self): self.call(*self.arguments)
+    def cancel(self): pass
+
+class Never(AtOnce):
+    def start(self): pass
+
+def test_what_lasts_is_said(data, tmp_path, monkeypatch, capsys):
+    "Each phase once, on standard error; what lasts but a moment says nothing."
+    monkeypatch.setattr('threading.Timer', Never)
+    run(data, tmp_path, max_epoch=2, eval_step=2)
+    assert capsys.readouterr().err == ''
+    monkeypatch.setattr('threading.Timer', AtOnce)
+    run(data, tmp_path, max_epoch=4, eval_step=2, resume=True)
+    said = capsys.readouterr().err.splitlines()
+    path = tmp_path/f'{NAME}.checkpoint.pth'
+    assert said == ['making the loss l1 ...', f'reading {path} ...', f'looking through the records in {data} ...', f'reading {path} ...', 'the first step, of 4 samples ...',
+                    'waiting for the first batch ...', 'waiting for the first batch ...', 'judging by 3 records ...', 'waiting for the first batch ...']
+
 # ---- processes that load data
 
 class Broken(InpaintDataset):
@@ -856,6 +949,7 @@ def test_a_checkpoint_says_where_its_rates_began(data, tmp_path):
     run(data, tmp_path, max_epoch=1)
     state, = load_model(tmp_path/f'{NAME}.checkpoint.pth')[1]['optimizer_state_dict']
     assert {group['initial_lr'] for group in state['param_groups']} == {QUICK.learning_rate}
+    assert [group['_initial_weight_decay'] for group in state['param_groups']] == [QUICK.weight_decay, 0]
     model = create_model(NAME)
     optimizer = torch.optim.AdamW(decay_groups(model, 0.001), lr=1e-4)
     optimizer.load_state_dict(state)
