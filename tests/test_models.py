@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from inpaint_nb.fills import repeat_background
-from inpaint_nb.models import (MODELS, PRETRAINED, LightVideoInpaintV1, count_macs, create_model, frame_windows,
-                               load_model, matching_weights, pretrained_cards, pretrained_file, read_checkpoint,
+from inpaint_nb.models import (GATES, MODELS, PRETRAINED, LightVideoInpaintV1, count_macs, create_model, frame_windows,
+                               load_model, matching_weights, narrowed, pretrained_cards, pretrained_file, read_checkpoint,
                                save_model, write_whole)
 
 REFERENCE = Path(__file__).parents[2] / 'shared' / 'reference'
@@ -350,16 +350,31 @@ def test_other_width_round_trip(tmp_path):
 
 
 def test_head_start_from_photos():
-    photo, video = create_model('light_inpaint_v1'), create_model('light_video_inpaint_v1')
-    before = {k: v.clone() for k, v in video.state_dict().items()}
-    assert matching_weights(video, photo.state_dict()) == 31
-    after, source = video.state_dict(), photo.state_dict()
+    "All of a network for clips begins with what a network for photos knows; at first no frame hears another."
+    photo, video = create_model('light_inpaint_v1'), create_model('light_video_inpaint_v1').eval()
+    source = photo.state_dict()
+    assert matching_weights(video, source) == 93
+    after = video.state_dict()
     assert torch.equal(after['patch.weight'].flatten(), source['patch.0.weight'].flatten())
     for key in after:
-        taken = re.match(r'(mask_bias|enc1|down|up|dec1)\b', key)
-        assert torch.equal(after[key], source[key] if taken else before[key]) or key.startswith('patch'), key
+        if re.match(r'(mask_bias|enc1|down|up|dec1)\b', key): assert torch.equal(after[key], source[key]), key
+        for ours, theirs in ((0, 1), (2, 2), (4, 3)):
+            if key.startswith(f'enc2.{ours}.glu_conv'): assert torch.equal(after[key], source[key.replace(f'2.{ours}', f'2.{theirs}')]), key
+    clip, mask = torch.rand(12, 3, 64, 64), torch.zeros(12, 1, 64, 64)
+    mask[..., 20:40, 24:40] = 1
+    other = torch.cat([clip[:6], torch.rand(6, 3, 64, 64)])
+    torch.testing.assert_close(video.infer(clip, mask)[:6], video.infer(other, mask)[:6], rtol=0, atol=1e-6)
     assert matching_weights(create_model('light_video_inpaint_v1_medium'), source) == 0
     assert matching_weights(create_model('light_inpaint_v1'), source) == 81
+
+
+def test_narrowed_keeps_the_gates_that_weigh_most():
+    block = {key[7:]: value.clone() for key, value in create_model('light_inpaint_v1').state_dict().items() if key.startswith('enc2.1.')}
+    most = torch.tensor([3, 7, 200, 383])
+    block[f'{GATES}out.weight'][:, most] = 50
+    some = narrowed(block, 4)
+    for half, whole in zip(some[f'{GATES}in.weight'].chunk(2), block[f'{GATES}in.weight'].chunk(2)): assert torch.equal(half, whole[most])
+    assert torch.equal(some['norm2.weight'], block['norm2.weight'][most]) and (some[f'{GATES}out.weight'] == 50).all()
 
 
 # ---- the network that starts as the background
