@@ -792,7 +792,7 @@ def read_material(
     path: Path,  # of a photo
 ) -> np.ndarray:  # H,W,3 RGB uint8
     "A photo, to cut parts from."
-    return material(decode_picture(open_picture(path.read_bytes()), 1080))
+    return material(decode_picture(open_picture(path.read_bytes()), 1080, path.name))
 
 # %% ../nbs/02_datasets.ipynb #9b997b89
 def options_of(
