@@ -301,7 +301,9 @@ def read_picture(
 ) -> Tensor:  # 1 3 H W, 0..1, upright
     "A picture file as a tensor."
     path = Path(path)
-    try: data = path.read_bytes()
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()): raise OSError(22, 'it is neither a file nor a folder')
+        data = path.read_bytes()
     except OSError as error: raise type(error)(f'cannot read the picture {path}: {error.strerror}') from None
     try: return batch_of_one(read_photo(data, f'{path}'))
     except ValueError as error: raise ValueError(f'{path}: {error}') from None
