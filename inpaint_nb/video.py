@@ -904,7 +904,7 @@ def list_clips(
     if dataset_dir.is_file(): return [dataset_dir]
     if not dataset_dir.is_dir(): raise FileNotFoundError(f'no clip {dataset_dir}: give a video file, or a folder of videos')
     entries = sorted(entry for entry in dataset_dir.iterdir() if not entry.name.startswith('.'))
-    clips = [entry for entry in entries if (file_kind(entry) == 'clip' if entry.is_file() else frame_files(entry))]
+    clips = [entry for entry in entries if (file_kind(entry) == 'clip' if entry.is_file() else entry.is_dir() and frame_files(entry))]
     if clips: return clips
     if frame_files(dataset_dir): return [dataset_dir]
     raise FileNotFoundError(f"no clips in {dataset_dir}: give a folder of video files, of folders with frames, or of frames")
