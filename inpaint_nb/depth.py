@@ -271,7 +271,7 @@ def check_count(
 ):
     "Refuse depth maps that are not as many as the frames of a clip."
     if maps not in (frames, frames + missing):
-        raise ValueError(f'{source} holds {maps} depth maps, but {clip} has {frames} frames: is it the depth of another clip?')
+        raise ValueError(f"{source} holds {maps} depth map{'s' * (maps != 1)}, but {clip} has {frames} frames: is it the depth of another clip?")
 
 # %% ../nbs/01a_depth.ipynb #f4fd4c68
 DEPTH_READERS = {'.png': _read_png, '.npy': lambda path: _plane(np.load(path, allow_pickle=False)), '.npz': _read_npz, '.pfm': _read_pfm}
