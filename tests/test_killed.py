@@ -1,6 +1,6 @@
 """SIGKILL in the long commands, placed by progress: just before a file below the results changes, or a frame is written. The same command afterwards comes to the end of an undisturbed run.
 
-With INPAINT_LONG=1 in the environment fifty moments of each command are tried instead of three."""
+With INPAINT_LONG=1 in the environment fifty moments of each command are tried instead of two."""
 import os, random, shutil, signal
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from stopping import line_stopped
 from test_stereo import write_film
 
 pytestmark = pytest.mark.skipif(os.name != 'posix', reason='signals of Unix')
-MOMENTS = 50 if os.environ.get('INPAINT_LONG') == '1' else 3
+MOMENTS = 50 if os.environ.get('INPAINT_LONG') == '1' else 2
 MADE = '--prefix', 'p', '--model-type', 'Pseudo', '--size', '64', '--divergence-level', '3', '--max-workers', '2', '--gpu', '-1'
 LINES = {  # name: program, line; SOURCE and DATA stand for folders
     'photos': ('inpaint_create_training_data', ('inpaint', '--dataset-dir', 'SOURCE/photos', '-o', 'DATA', '--num-samples', '1', *MADE)),
