@@ -183,6 +183,7 @@ def _bare_png(
 
 # %% ../nbs/02_datasets.ipynb #310ffbb7
 MOST_PIXELS = 180_000_000  # that are decoded, in 4 bytes each
+_MOST_IN_A_BYTE = 4096  # pixels of a JPEG; a block of 64 takes at least a bit
 NO_PICTURES = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'WMF'}  # that Pillow recognises, but does not draw itself
 _opening = threading.Lock()
 
@@ -233,12 +234,15 @@ def open_picture(
     with _readable():
         data, profile = _bare_png(data) if data.startswith(_PNG) else (data, None)
         image = _open(BytesIO(data))
+        if image.format in ('JPEG', 'MPO') and image.width * image.height > _MOST_IN_A_BYTE * len(data):
+            raise ValueError(f'{image.width} x {image.height} pixels cannot be in {len(data)} bytes: it is cut off')
         if profile is not None: image.info['icc_profile'] = profile
         return image
 
 def _turn(image: Image.Image) -> int:
     "How a picture's tag says that it lies."
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
+    try: return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception: return 1  # broken tags are no reason to refuse a picture
 
 def upright_size(
     image: Image.Image,  # of `open_picture`
@@ -302,6 +306,7 @@ def file_kind(
     path: Path,  # of a file
 ) -> Literal['photo', 'clip'] | None:  # None: neither
     "What a file holds: Pillow is asked, then FFmpeg; GIF, and PNG that moves, are clips."
+    if not path.is_file(): return None  # a pipe or a device would be waited for
     with suppress(Exception), open(path, 'rb') as file:
         image = _picture(file, path)
         moves = image.format == 'GIF' or image.format == 'PNG' and image.is_animated
@@ -309,12 +314,17 @@ def file_kind(
     return 'clip' if holds_film(path) else None
 
 # %% ../nbs/02_datasets.ipynb #3220b6ec
+def _may_be_file(entry: os.DirEntry) -> bool:
+    "No folder, pipe or device; what is wrong with a link that leads in circles is said when it is opened."
+    try: return entry.is_file()
+    except OSError: return True
+
 def look_through(
     folder: Path,  # is not searched deeper
 ) -> tuple[list[Path], dict[Path, str]]:  # photos, sorted by name; other files, and why they are none; hidden ones left out
     "The photos of a folder, and what is none."
     photos, others = [], {}
-    entries = (Path(entry.path) for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith('.'))
+    entries = (Path(entry.path) for entry in os.scandir(folder) if _may_be_file(entry) and not entry.name.startswith('.'))
     for path in sorted(entries):
         reason = '' if path.suffix.lower() in PHOTO_ENDINGS else why_no_picture(path)
         if reason: others[path] = reason
@@ -792,7 +802,7 @@ def read_material(
     path: Path,  # of a photo
 ) -> np.ndarray:  # H,W,3 RGB uint8
     "A photo, to cut parts from."
-    return material(decode_picture(open_picture(path.read_bytes()), 1080))
+    return material(decode_picture(open_picture(path.read_bytes()), 1080, path.name))
 
 # %% ../nbs/02_datasets.ipynb #9b997b89
 def options_of(

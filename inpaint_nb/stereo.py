@@ -8,9 +8,9 @@ __all__ = ['Part', 'ANAGLYPHS', 'PACKINGS', 'PICTURE_SUFFIXES', 'CLIP_SUFFIXES',
            'fill_views', 'make_stereo', 'side_by_side', 'half_side_by_side', 'to_light', 'to_levels', 'anaglyph',
            'mask_picture', 'Packing', 'eight_bits', 'save_picture', 'read_picture', 'output_files', 'bend',
            'photo_depth', 'StereoOptions', 'load_inpainter', 'stereo_photo', 'fade_windows', 'without_short_floats',
-           'stream_view', 'stream_views', 'fill_stream', 'check_scale', 'frame_depth', 'followed', 'shot_depths',
-           'read_frames', 'shots', 'stereo_frames', 'add_track', 'add_tracks', 'video_frame', 'naming', 'ClipWriter',
-           'depth_frames', 'refuse_shorter', 'stereo_clip', 'is_clip', 'stereo_file']
+           'stream_view', 'stream_views', 'fill_stream', 'frame_depth', 'followed', 'shot_depths', 'read_frames',
+           'shots', 'stereo_frames', 'add_track', 'add_tracks', 'video_frame', 'naming', 'ClipWriter', 'depth_frames',
+           'refuse_shorter', 'stereo_clip', 'is_clip', 'stereo_file']
 
 # %% ../nbs/06_stereo.ipynb #02dafef9
 import itertools
@@ -37,8 +37,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .datasets import batch_of_one, file_kind, make_folder, read_photo
-from .depth import DepthModel, choose_device, create_depth_model, read_depth, use_device
+from .depth import (
+    DEPTH_READERS, DepthModel, check_count, check_scale, choose_device, create_depth_model,
+    depth_video_frames, read_depth, use_device)
 from .fills import hole_to_fill, repeat_background
+from .masks import dilate_inner, dilate_outer
 from .models import BackgroundInpainter, load_model, weights_file, write_whole
 from .frames import ClipError
 from .video import Clip, frame_files, frame_paths, natural_order, number_shots, open_clip
@@ -160,12 +163,14 @@ def open_views(
     divergence: float = 2.0,  # distance between the eyes in percent of the width, 0 or more
     convergence: float = 0.5,  # depth that stays in place, 0..1
     view: Literal['both', 'left', 'right'] = 'both',  # eyes to make; the other one is the image itself
-    inner_dilation: int = 0,  # columns by which holes grow into the foreground
-    outer_dilation: int = 0,  # columns by which holes grow into the background
+    inner_dilation: int = 0,  # columns of the depth map by which holes grow into the foreground
+    outer_dilation: int = 0,  # columns of the depth map by which holes grow into the background
 ) -> StereoViews:  # masks: what is to be filled, 0 or 1
     "Both eyes' views of a picture, their holes still open."
     warped = forward_warp(image, depth, divergence, convergence, view, fill=False)
-    holes = partial(hole_to_fill, inner_dilation=inner_dilation, outer_dilation=outer_dilation)
+    def holes(mask):
+        grown = dilate_outer(hole_to_fill(mask), outer_dilation, base_width=depth.shape[-1])
+        return dilate_inner(grown, inner_dilation, base_width=depth.shape[-1])
     left_mask = None if warped.left_mask is None else holes(warped.left_mask.flip(-1)).flip(-1)
     return warped._replace(left_mask=left_mask, right_mask=None if warped.right_mask is None else holes(warped.right_mask))
 
@@ -181,7 +186,7 @@ def fill_views(
     right = (views.right, None) if views.right_mask is None else fill(views.right, views.right_mask)
     return StereoViews(left[0], right[0], left[1], right[1])
 
-# %% ../nbs/06_stereo.ipynb #2b520ba4
+# %% ../nbs/06_stereo.ipynb #4dcd2b32
 @torch.no_grad()
 def make_stereo(
     image: Tensor,  # b 3 H W, 0..1
@@ -190,8 +195,8 @@ def make_stereo(
     divergence: float = 2.0,  # distance between the eyes in percent of the width, 0 or more
     convergence: float = 0.5,  # depth that stays in place, 0..1
     view: Literal['both', 'left', 'right'] = 'both',  # eyes to make; the other one is the image itself
-    inner_dilation: int = 0,  # columns by which holes grow into the foreground
-    outer_dilation: int = 0,  # columns by which holes grow into the background
+    inner_dilation: int = 0,  # columns of the depth map by which holes grow into the foreground
+    outer_dilation: int = 0,  # columns of the depth map by which holes grow into the background
     progress: bool = False,  # show a bar
 ) -> StereoViews:  # masks: how much of each pixel was made up; 0: it is the warped image, to the bit
     "Both eyes' views of a picture, their holes filled."
@@ -296,9 +301,11 @@ def read_picture(
 ) -> Tensor:  # 1 3 H W, 0..1, upright
     "A picture file as a tensor."
     path = Path(path)
-    try: data = path.read_bytes()
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()): raise OSError(22, 'it is neither a file nor a folder')
+        data = path.read_bytes()
     except OSError as error: raise type(error)(f'cannot read the picture {path}: {error.strerror}') from None
-    try: return batch_of_one(read_photo(data))
+    try: return batch_of_one(read_photo(data, f'{path}'))
     except ValueError as error: raise ValueError(f'{path}: {error}') from None
 
 # %% ../nbs/06_stereo.ipynb #2ece4b75
@@ -336,7 +343,7 @@ def bend(
 def photo_depth(
     photo: str | Path,  # its file, for models that find depth by name
     image: Tensor,  # 1 3 H W, 0..1, what is in it
-    depth_file: str | Path | None = None,  # .png or .npy; None: ask the model
+    depth_file: str | Path | None = None,  # .png, .npy, .npz or .pfm; None: ask the model
     model: DepthModel | None = None,  # see `inpaint_nb.depth.create_depth_model`; None: `Pseudo`
 ) -> Tensor:  # 1 1 h w, 0..1, 1 is nearest
     "Depth of one photo."
@@ -354,7 +361,7 @@ def photo_depth(
 class StereoOptions:
     "What decides how stereo pictures and clips look."
     checkpoint_file: str | Path | None = 'pretrained'  # trained inpainter, a .pth file; pretrained: the weights that come with the package; repeat: no network, the background is repeated
-    depth_file: str | Path | None = None  # depth of the photo, .png or .npy, instead of a depth model; of a clip: a folder with one for each frame
+    depth_file: str | Path | None = None  # depth of the photo, .png, .npy, .npz or .pfm, instead of a depth model; of a clip: a grey clip or a folder with a map for each frame
     model_type: str = 'Pseudo'  # name of the depth model, for files with their folder: Files:FOLDER
     resolution: int | None = None  # short side at which a depth model works, pixels; default: its own
     depth_weights: str | Path | None = None  # folder or file with the weights of the depth network; default: download, or what was downloaded before
@@ -366,8 +373,8 @@ class StereoOptions:
     view: Literal['both', 'left', 'right'] = 'both'  # eyes to make, the other one is the photo itself
     divergence: float = 2.0  # distance between the eyes, percent of the width
     convergence: float = 0.5  # depth that stays in the plane of the screen, 0 (far) to 1 (near)
-    inner_dilation: int = 0  # columns by which holes grow into the foreground
-    outer_dilation: int = 0  # columns by which holes grow into the background
+    inner_dilation: int = 0  # columns of the depth map by which holes grow into the foreground
+    outer_dilation: int = 0  # columns of the depth map by which holes grow into the background
     quality: int = 95  # of a JPEG, 1 to 100
     crf: int = 18  # of a clip, 0 (best, largest file) to 51
     fps: float = 30.0  # frames per second of a folder of frames; a video file has its own
@@ -527,15 +534,6 @@ def fill_stream(
     for _, views in fade_windows(opened, work, length, overlap if length > 1 else 0): yield StereoViews(*views)
 
 # %% ../nbs/06_stereo.ipynb #b014547d
-def check_scale(
-    path: Path,  # depth map of a frame, .png or .npy
-):
-    "Refuse a depth map that fits the others of its clip only after they are all scaled together."
-    if path.suffix.lower() != '.npy': return
-    levels = np.load(path)
-    if not (levels.min() >= 0 and levels.max() <= 1):
-        raise ValueError(f'{path} spans {levels.min():g} to {levels.max():g}: scale all depth maps of the clip together to 0..1 (one by one would make the depth breathe)')
-
 def frame_depth(
     clip: Clip,
     model: DepthModel,  # `FileDepth`
@@ -543,9 +541,12 @@ def frame_depth(
 ) -> Callable[[int, Tensor], Tensor]:  # of a frame's number and picture 1 3 H W: 1 1 h w, 0..1
     "Depth of one frame after the other of a clip, from files."
     def from_file(number, image):
-        depth = photo_depth(f'frame {number} of {clip.path}', image, maps[number]) if maps else model.infer(image, paths := frame_paths(clip, [number]))
-        check_scale(maps[number] if maps else model.find(paths[0]))
-        return depth
+        if maps:
+            check_scale(maps[number])
+            return photo_depth(f'frame {number} of {clip.path}', image, maps[number])
+        path, = frame_paths(clip, [number])
+        model.check_frame(path)
+        return model.infer(image, [path])
     return from_file
 
 # %% ../nbs/06_stereo.ipynb #5a85bf1f
@@ -611,6 +612,7 @@ def stereo_frames(
 ) -> Iterator[StereoViews]:  # one frame each
     "The views of each frame of a clip."
     depth_model = options.depth_model(device)
+    if not maps: depth_model.check_clip(clip.path, frame_paths(clip, range(len(clip))), clip.missing)
     for shot in shots(read_frames(clip)):
         opened = (options.warp(*pair) for pair in shot_depths(shot, clip, depth_model, maps, device))
         yield from fill_stream(opened, model, progress=progress)
@@ -819,14 +821,18 @@ def finish(self: ClipWriter):
 
 # %% ../nbs/06_stereo.ipynb #302eb9e2
 def depth_frames(
-    folder: str | Path,  # of .png or .npy
+    source: str | Path,  # grey clip, or folder of .png, .npy, .npz or .pfm
     clip: Clip,
-) -> list[Path]:  # one for each frame, in the order of their names, 10 after 9; hidden files left out
+) -> list[Path]:  # for `read_depth`, one for each frame; of a folder in the order of their names, 10 after 9, hidden files left out
     "The depth maps of a clip."
-    folder = Path(folder)
-    if not folder.is_dir(): raise ValueError(f'{folder} is no folder: the depth of a clip is a folder with one map for each frame')
-    maps = frame_files(folder) or sorted((path for path in folder.glob('*.npy') if not path.name.startswith('.')), key=natural_order)
-    if len(maps) not in (len(clip), len(clip) + clip.missing): raise ValueError(f'{folder} holds {len(maps)} depth maps, but {clip.path} has {len(clip)} frames: is it the depth of another clip?')
+    source = Path(source)
+    if source.is_dir():
+        files = [file for file in sorted(source.iterdir(), key=natural_order) if not file.name.startswith('.') and file.is_file()]
+        kinds = ([file for file in files if file.suffix.lower() == ending] for ending in DEPTH_READERS)
+        maps = next(filter(None, kinds), [])
+    elif source.is_file(): maps = depth_video_frames(source)
+    else: raise FileNotFoundError(f'no depth at {source}: the depth of a clip is a grey clip, or a folder with one map for each frame')
+    check_count(source, len(maps), clip.path, len(clip), clip.missing)
     return maps
 
 # %% ../nbs/06_stereo.ipynb #7c70c146
@@ -845,7 +851,7 @@ def stereo_clip(
     clip: str | Path,  # video file or folder of frames
     out: str | Path,  # video file (.mp4, .mkv, .mov) or folder
     checkpoint_file: str | Path | None = 'pretrained',  # see `StereoOptions`
-    depth_file: str | Path | None = None,  # folder with a depth map for each frame, instead of a depth model
+    depth_file: str | Path | None = None,  # grey clip, or folder with a depth map for each frame, instead of a depth model
     progress: bool = True,  # show a progress bar
     **kwargs,  # further fields of `StereoOptions`
 ) -> list[Path]:  # files written

@@ -180,7 +180,7 @@ class PictureReader:
     ) -> np.ndarray:  # H,W,3 RGB uint8
         "One frame."
         file = self.files[number]
-        try: frame = read_photo(file.read_bytes())
+        try: frame = read_photo(file.read_bytes(), f'{file}')
         except ValueError as error: raise ClipError(f'{file.name} is {error}') from None
         self.size = self.size or frame.size
         if frame.size != self.size: raise ClipError(f'{file.name} is {frame.width} x {frame.height}, frames before it {self.size[0]} x {self.size[1]}')
@@ -468,6 +468,12 @@ def shrunk(
     if scale < 1: picture = cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
     return torch.from_numpy(picture).permute(2, 0, 1) / 255
 
+def _frame_depth(model: DepthModel, frame: Image.Image, path: Path, picture: np.ndarray, parameters: PhotoParameters) -> Tensor:
+    "Depth of a placed frame by a model with `needs_paths`, if it fits the other frames."
+    try: model.check_frame(path)
+    except (FileNotFoundError, ValueError) as error: raise PhotoError(str(error)) from None
+    return photo_depth(model, frame, path, picture, parameters)
+
 def clip_depth(
     model: DepthModel,  # of `create_depth_model`
     shot: Shot,  # its frames
@@ -476,7 +482,7 @@ def clip_depth(
     parameters: PhotoParameters,  # what was drawn for this sequence
 ) -> Callable[[int], Tensor]:  # number in the sequence: 1,1,H,W, 0..1, 1 is nearest
     "Depth of the placed frames, enlarged one at a time."
-    if model.needs_paths: return lambda t: photo_depth(model, Image.fromarray(shot.frames[t]), paths[t], pictures[t], parameters)
+    if model.needs_paths: return lambda t: _frame_depth(model, Image.fromarray(shot.frames[t]), paths[t], pictures[t], parameters)
     frames = (shrunk(picture, model.resolution) for picture in pictures)
     try: depth = dilate_edge(model.infer_clip(frames).cpu(), parameters.edge_dilation)
     except ValueError as error: raise PhotoError(str(error)) from None
@@ -898,7 +904,7 @@ def list_clips(
     if dataset_dir.is_file(): return [dataset_dir]
     if not dataset_dir.is_dir(): raise FileNotFoundError(f'no clip {dataset_dir}: give a video file, or a folder of videos')
     entries = sorted(entry for entry in dataset_dir.iterdir() if not entry.name.startswith('.'))
-    clips = [entry for entry in entries if (file_kind(entry) == 'clip' if entry.is_file() else frame_files(entry))]
+    clips = [entry for entry in entries if (file_kind(entry) == 'clip' if entry.is_file() else entry.is_dir() and frame_files(entry))]
     if clips: return clips
     if frame_files(dataset_dir): return [dataset_dir]
     raise FileNotFoundError(f"no clips in {dataset_dir}: give a folder of video files, of folders with frames, or of frames")
@@ -931,6 +937,8 @@ def _one_clip(path: Path, source: str, maker: ClipMaker, workers: int, summary: 
     owner = maker.sources.setdefault(source[:8], path.name)
     if owner != path.name: raise ClipUnfit(f'{path}: same content as {owner}')
     _check_clip(clip, maker.options)
+    try: maker.model.check_clip(path, frame_paths(clip, range(len(clip))), clip.missing)
+    except ValueError as error: raise ClipError(f'{path}: {error}') from None
     for line in clip.assumed: summary.assumed.setdefault(line, []).append(shown(path.name))
     results = run_in_order(maker.jobs(clip, source), workers, maker.stop)
     with closing(results), tqdm(total=len(sample_frames(clip.times, maker.options.max_fps)), desc=path.name[:24], unit=' frames', disable=not progress) as bar:

@@ -2,7 +2,7 @@
 
 A shell that starts a command in the background lets it ignore Ctrl-C, and so what that command starts in turn.
 """
-import signal
+import os, signal
 
 import pytest
 
@@ -14,6 +14,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if config.getoption('--long'): os.environ['INPAINT_LONG'] = '1'  # for modules that decide by themselves
     config.addinivalue_line('markers', 'long: a longer form of a test that runs without it too')
 
 

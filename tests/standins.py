@@ -196,15 +196,45 @@ def VideoDepthAnythingOnline(encoder, device='cpu'):
 '''
 
 
+MONO = '''
+import torch
+from os import path
+from safetensors.torch import load_file
+
+class Tiny(torch.nn.Module):
+    "Distances of one view of each place, the top row is sky."
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = torch.nn.Conv2d(3, 8, 14, 14), torch.nn.Conv2d(8, 1, 1)
+    def forward(self, views):
+        assert views.ndim == 5 and views.shape[1] == 1 and views.shape[-2] % 14 == views.shape[-1] % 14 == 0
+        coarse = self.last(self.first(views[:, 0]).tanh())
+        terrain = torch.randn(coarse.shape[-2:], generator=torch.Generator().manual_seed(0))
+        distance = torch.nn.functional.interpolate((2 * coarse + terrain).sigmoid() * 40 + 5, views.shape[-2:], mode='nearest')
+        sky = torch.zeros_like(distance)
+        sky[..., :14, :] = 1
+        return {'depth': distance, 'sky': sky}
+
+def load_model(model_name):
+    network = Tiny()
+    state = load_file(path.join(torch.hub.get_dir(), 'checkpoints', f'{model_name}.safetensors'))
+    network.load_state_dict({name.removeprefix('model.'): values for name, values in state.items()})
+    return network
+'''
+
+
 def write_torch_hub(hub, names=NETWORKS):
     "A folder for torch.hub (TORCH_HOME/hub) in which the programs and weights of these names seem to have been downloaded; the programs are stand-ins too."
+    from safetensors.torch import save_file
     for name in names:
         source = SOURCES[name]
         if not isinstance(source, TorchHub): continue
         for folder in (source.program, 'checkpoints'): (Path(hub)/folder).mkdir(parents=True, exist_ok=True)
-        (Path(hub)/source.program/'hubconf.py').write_text(VIDEO if name.startswith('VDA') else ZOE_ANY)
+        (Path(hub)/source.program/'hubconf.py').write_text(next(program for start, program in (('VDA', VIDEO), ('Any_V3', MONO), ('ZoeD_Any', ZOE_ANY)) if name.startswith(start)))
         network = randomise(torch.nn.ModuleDict(dict(first=torch.nn.Conv2d(3, 8, 14, 14), last=torch.nn.Conv2d(8, 1, 1))))
-        torch.save(network.state_dict(), Path(hub)/'checkpoints'/source.checkpoint)
+        file = Path(hub)/'checkpoints'/source.checkpoint
+        if file.suffix == '.safetensors': save_file({f'model.{key}': values for key, values in network.state_dict().items()}, file)
+        else: torch.save(network.state_dict(), file)
 
 
 def write_all(folder, names=NETWORKS):

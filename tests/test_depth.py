@@ -393,7 +393,7 @@ def test_every_network(name, standins):
         assert three.shape == (3, *alone.shape[1:]) and torch.allclose(three[::2], alone, atol=1e-2) and not torch.allclose(three[1], alone[0], atol=.05)
 
 
-@pytest.mark.parametrize('name, multiple, resolution', [('Any_S', 14, 392), ('Any_V2_K_L', 14, 392), ('ZoeD_N', 32, 384), ('ZoeD_Any_N', 14, 392), ('VDA_S', 14, 392), ('DepthPro', 64, 1536), ('DepthPro_S', 64, 1024)])
+@pytest.mark.parametrize('name, multiple, resolution', [('Any_S', 14, 392), ('Any_V2_K_L', 14, 392), ('ZoeD_N', 32, 384), ('ZoeD_Any_N', 14, 392), ('VDA_S', 14, 392), ('Any_V3_Mono', 14, 392), ('DepthPro', 64, 1536), ('DepthPro_S', 64, 1024)])
 def test_resolutions(name, multiple, resolution, standins):
     make = lambda **options: create_depth_model(name, weights=standins[0]/'weights', trust_remote_code=True, **options)
     assert DEPTH_MODELS[name].resolution == make().resolution == resolution
@@ -405,6 +405,41 @@ def test_depth_pro_small_is_depth_pro_at_another_size(standins):
     assert large.network.config.patch_size == 384 and small.network.config.patch_size == 256
     for one, other in zip(large.network.parameters(), small.network.parameters()): assert torch.equal(one, other)
     assert small.infer(PLACES[480]).shape == (1, 1, 480, 640)
+
+
+def test_distances_of_the_third_depth_anything(standins):
+    "iw3's rule: medians become 1, what is beyond 98 of 100 and the sky share one distance, 1 / (0.1 + distance) is near."
+    distance = torch.rand(2, 1, 28, 42, generator=torch.Generator().manual_seed(0)) * torch.tensor([3., 300.]).view(2, 1, 1, 1)
+    sky = (torch.rand(2, 1, 28, 42, generator=torch.Generator().manual_seed(1)) > .8).float()
+    model = create_depth_model('Any_V3_Mono', weights=standins[0]/'weights', trust_remote_code=True)
+    near = model.read(dict(depth=distance, sky=sky), 28, 42)
+    for one, far, found in zip(distance, sky, near):
+        scaled = one.double() / one.double().median()
+        farthest = np.quantile(scaled.numpy(), .98)
+        expected = 1 / (.1 + np.where((far > .3).numpy(), farthest, np.minimum(scaled.numpy(), farthest)))
+        assert np.abs(found.numpy() - expected).max() < 1e-3
+    depth = model.infer(PLACES[480])
+    assert (depth[..., :14, :] == 0).all() and depth.std() > .05
+    twice = create_depth_model('Any_V3_Mono', weights=standins[0]/'weights', trust_remote_code=True, tta=True)
+    assert not torch.allclose(twice.infer(PLACES[480]), depth, atol=.01)
+
+
+@pytest.mark.parametrize('name, instead', [('Any_V3_Giant', 'Any_V3_Mono'), ('Any_V3_Mono_01', 'Any_V3_Mono'), ('any_v3_large', 'Any_V3_Mono'), ('VDA_Stream_S', 'VDA_S'), ('VDA_Metric_L', 'VDA_S')])
+def test_names_of_newer_versions(name, instead):
+    with pytest.raises(ValueError, match=f'^{name} of newer versions of iw3 is not here: .* give Files:FOLDER, or choose .*{instead}'): create_depth_model(name)
+    with pytest.raises(ValueError, match='is not here'): check_model_type(name)
+
+
+def test_no_depth_to_time_the_rest():
+    "iw3's NULL: brightness, squeezed into a square, near things grown as a network's are."
+    image = random_scene(5, (120, 180)).image
+    model = create_depth_model('NULL')
+    assert torch.equal(model.infer(image), torch.stack([torch.from_numpy(normalise_depth(torch.nn.functional.interpolate(image, (392, 392), mode='bilinear').mean(1).numpy()))]))
+    assert create_depth_model('NULL', 100).infer(image).shape == (1, 1, 100, 100)
+    assert create_depth_model('NULL', edge_dilation=2).infer(image).mean() > model.infer(image).mean()
+    assert not create_depth_model('NULL').infer(torch.zeros(1, 3, 20, 30)).any()
+    with pytest.raises(ValueError, match='leave --tta out'): create_depth_model('NULL', tta=True)
+    with pytest.raises(ValueError, match="nothing after its name, but got '3'"): create_depth_model('NULL:3')
 
 
 def run(code, **environment):
@@ -424,7 +459,7 @@ def test_the_usual_caches(standins):
         create_depth_model('ZoeD_Any_N', weights=standins[0]/'weights')
 
 
-@pytest.mark.parametrize('name', ['Any_B', 'Any_V2_N_S', 'Distill_Any_B', 'ZoeD_NK', 'DepthPro_S', 'ZoeD_Any_K', 'VDA_S'])
+@pytest.mark.parametrize('name', ['Any_B', 'Any_V2_N_S', 'Distill_Any_B', 'ZoeD_NK', 'DepthPro_S', 'ZoeD_Any_K', 'VDA_S', 'Any_V3_Mono'])
 def test_missing_weights(name, tmp_path, monkeypatch):
     "One line, soon: which file, how to get it, what works without."
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path/'hub'))

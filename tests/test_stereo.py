@@ -202,6 +202,22 @@ def test_steps_of_the_reference(model):
     assert (views.left - by_hand(warped.left.flip(-1), warped.left_mask.flip(-1)).flip(-1)).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize('size, columns, given, grown', [
+    ((64, 800), 588, (3, 5), (4, 7)), ((64, 800), 800, (3, 5), (3, 5)), ((64, 800), 400, (3, 5), (6, 10)), ((64, 400), 800, (3, 5), (2, 2)),  # round(2.5) is 2
+    ((64, 96), 1536, (1, 1), (1, 1)), ((96, 64), 48, (0, 4), (0, 5)), ((64, 800), 588, (0, 0), (0, 0))])
+def test_dilation_is_meant_at_the_depth_maps_width(size, columns, given, grown):
+    "As in iw3: max(round(picture / map * n), 1) columns, none if none are asked for."
+    scene = random_scene(8, size=size)
+    depth = torch.nn.functional.interpolate(scene.depth, (size[0], columns), mode='nearest')
+    opened = open_views(scene.image, depth, 8, 0.5, inner_dilation=given[0], outer_dilation=given[1])
+    warped = forward_warp(scene.image, depth, 8, 0.5, fill=False)
+    for mask, found in ((warped.right_mask, opened.right_mask), (warped.left_mask.flip(-1), opened.left_mask.flip(-1))):
+        hole = mask_closing((mask > 0).float())
+        assert hole.any() and torch.equal(found, dilate_inner(dilate_outer(hole, grown[1]), grown[0]))
+    options = StereoOptions(divergence=8, inner_dilation=given[0], outer_dilation=given[1])
+    assert torch.equal(options.warp(scene.image, depth).right_mask, opened.right_mask)
+
+
 def test_several_pictures_at_once(model):
     scenes = [random_scene(seed, size=(80, 120)) for seed in (1, 2)]
     image, depth = torch.cat([scene.image for scene in scenes]), torch.cat([scene.depth for scene in scenes])
@@ -632,6 +648,77 @@ def test_depth_in_natural_order(tmp_path, suffix):
     assert [path.name for path in found] == [f'map {number}{suffix}' for number in range(12)]
     depths = [depth.mean().item() for _, depth in shot_depths(enumerate(clip.frames()), clip, create_depth_model('Pseudo'), found)]
     assert np.allclose(depths, np.arange(12) / 20, atol=1e-4)
+
+
+def write_maps(path, maps, codec='ffv1', pixels='gray16le', **options):
+    "A grey clip of depth maps."
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream(codec, rate=24, options=options)
+        stream.height, stream.width, stream.pix_fmt = *maps[0].shape[-2:], pixels
+        for depth in maps:
+            levels = (depth.squeeze().numpy() * 65535).round().astype(np.uint16)
+            frame = av.VideoFrame.from_ndarray(levels, format='gray16le') if pixels == 'gray16le' else av.VideoFrame.from_ndarray(np.dstack([levels >> 8] * 3).astype(np.uint8), format='rgb24')
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize('name, codec, pixels, step', [('maps.mkv', 'ffv1', 'gray16le', 1e-4), ('maps.mp4', 'libx264', 'yuv420p', .03), ('maps.webm', 'libvpx-vp9', 'yuv420p', .03), ('maps.avi', 'mjpeg', 'yuvj420p', .06), ('maps', 'libx265', 'yuv420p10le', .03)])
+def test_depth_of_a_clip_as_a_clip(tmp_path, films, name, codec, pixels, step):
+    "A folder with a map for each frame, or a grey clip, whatever its name ends with: one list comes of both."
+    clip, out = open_clip(films / 'clip.mp4'), tmp_path / 'a.mp4'
+    maps = [scene.depth for scene in random_clip(5, 14, (32, 48))]
+    (tmp_path / 'folder').mkdir()
+    for number, depth in enumerate(maps): write_depth(depth, tmp_path / f'folder/{number}.png')
+    write_maps(tmp_path / ('x.mkv' if name == 'maps' else name), maps, codec, pixels)
+    if name == 'maps': (tmp_path / 'x.mkv').rename(tmp_path / name)
+    found, folder = depth_frames(tmp_path / name, clip), depth_frames(tmp_path / 'folder', clip)
+    for one, other, truth in zip(found, folder, maps, strict=True): assert (read_depth(one) - read_depth(other)).abs().mean() <= step and (read_depth(one) - truth).abs().mean() <= step
+    assert len(open_clip(stereo_clip(clip.path, out, depth_file=tmp_path / name, checkpoint_file='repeat', progress=False)[0])) == 14
+    for number in (13, 15):
+        write_maps(tmp_path / 'wrong.mkv', [*maps, maps[0]][:number])
+        with pytest.raises(ValueError, match=f'wrong.mkv holds {number} depth maps, but .* has 14 frames'): stereo_clip(clip.path, out, depth_file=tmp_path / 'wrong.mkv', progress=False)
+    with pytest.raises(ValueError, match='clip.npy is no depth video'): np.save(tmp_path / 'clip.npy', maps[0]); stereo_clip(clip.path, out, depth_file=tmp_path / 'clip.npy')
+
+
+def test_depth_video_by_name_has_one_map_for_each_frame(tmp_path, films):
+    "`Files` finds it; records and stereo clips refuse one of another clip, before any work."
+    maps = [scene.depth for scene in random_clip(5, 14, (32, 48))]
+    write_maps(tmp_path / 'clip_depth.mkv', maps)
+    chosen = dict(model_type=f'Files:{tmp_path}', progress=False)
+    views = [[*stereo_frames(open_clip(films / 'clip.mp4'), StereoOptions(model_type=f'Files:{tmp_path}'))], [*stereo_frames(clip := open_clip(films / 'clip.mp4'), StereoOptions(), maps=depth_frames(tmp_path / 'clip_depth.mkv', clip))]]
+    for one, other in zip(*views, strict=True): assert torch.equal(one.left, other.left) and torch.equal(one.right, other.right)
+    write_maps(tmp_path / 'clip_depth.mkv', maps[:13])
+    with pytest.raises(ValueError, match='clip_depth.mkv holds 13 depth maps, but .*clip.mp4 has 14 frames'): stereo_clip(films / 'clip.mp4', tmp_path / 'out.mp4', checkpoint_file='repeat', **chosen)
+    from inpaint_nb.video import make_video_records
+    with pytest.raises(ValueError, match='clip_depth.mkv holds 13 depth maps, but .*clip.mp4 has 14 frames'): make_video_records(films / 'clip.mp4', tmp_path / 'records', 'p', seq=4, size=64, **chosen)
+    assert not (tmp_path / 'out.mp4').exists() and not list((tmp_path / 'records').iterdir())
+
+
+@pytest.mark.parametrize('kind', ['npz', 'pfm'])
+def test_maps_of_other_kinds_are_on_one_scale(tmp_path, films, kind):
+    "Of records too."
+    from inpaint_nb.video import make_video_records
+    (tmp_path / 'maps').mkdir()
+    for number in range(14):
+        depth = random_scene(number, size=(64, 96)).depth[0, 0].numpy() * (4 if number == 5 else 1)
+        if kind == 'npz': np.savez(tmp_path / f'maps/{number:08}.npz', depth=depth)
+        else: (tmp_path / f'maps/{number:08}.pfm').write_bytes(b'Pf\n96 64\n-1.0\n' + depth[::-1].astype('<f4').tobytes())
+    for chosen in (dict(depth_file=tmp_path / 'maps'), dict(model_type=f"Files:{tmp_path / 'maps'}")):
+        with pytest.raises(ValueError, match=f'00000005.{kind} spans .*: scale all depth maps of the clip together to 0..1'):
+            stereo_clip(films / 'clip.mp4', tmp_path / 'a.mp4', progress=False, **chosen)
+    summary = make_video_records(films / 'clip.mp4', tmp_path / 'records', 'p', f"Files:{tmp_path / 'maps'}", seq=12, size=64, progress=False)
+    assert f'00000005.{kind} spans' in summary.failed['clip.mp4'] and not summary.made
+
+
+def test_what_is_odd_about_a_photo_is_said_with_its_name(tmp_path, photo, capsys):
+    "A profile that is of no use, in a photo and in a frame of a folder."
+    (tmp_path / 'frames').mkdir()
+    for number, name in enumerate(('odd.png', 'frames/0.png')): Image.open(photo).save(tmp_path / name, icc_profile=b'no profile' * (number + 1) + bytes(number))
+    from inpaint_nb import datasets
+    for name in ('odd.png', 'frames'):
+        datasets._complaints.clear(), datasets._say_once.cache_clear()
+        stereo_file(tmp_path / name, tmp_path / 'out', checkpoint_file='repeat', progress=False)
+        assert f"{tmp_path / name}{'/0.png' if name == 'frames' else ''}: its colour profile is of no use" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('low, high', [(0, 4), (-0.5, 0.5), (0, np.nan)])
