@@ -32,6 +32,7 @@ def sayable(codec, suffix, matrix, full, turn, even):
     if matrix == 9 and codec == 'mpeg2video': return False
     if codec == 'ffv1' and suffix == 'avi' and (matrix or full): return False
     if turn and suffix not in ('mp4', 'mov'): return codec == 'libsvtav1' and suffix == 'mkv'
+    if codec == 'libx264' and suffix == 'avi' and not even: return False  # AVI knows when a frame is decoded, and not when it is shown
     return even or suffix not in ('mpg',) and not (codec == 'mpeg2video' and suffix in ('ts', 'mp4', 'mkv'))
 
 
