@@ -3,7 +3,7 @@
 Moments are counted in files opened, renamed, made and removed (`stopping.py`), so that a busy computer changes nothing. A few of
 them by default; `KILL_MOMENTS=50` tries fifty of each kind. Steps between two files are the matter of `test_signals_to_a_process`.
 """
-import csv, os, random, signal, sys
+import csv, os, random, shutil, signal, sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from inpaint_nb.datasets import write_record
 from inpaint_nb.models import load_model
 from inpaint_nb.train import train_from_folder
 
-MOMENTS = int(os.environ.get('KILL_MOMENTS', 3))
+MOMENTS = int(os.environ.get('KILL_MOMENTS', 2))
 KINDS = dict(training=dict(eval_step=1, ema_model=True, save_epoch=True),
              gan=dict(eval_step=1, size=72, num_samples=8, max_epoch=2, discriminator='ffc', generator_warmup_iteration=0, disable_amp=True))
 
@@ -85,8 +85,8 @@ def test_killed_and_gone_on(whole, data, tmp_path, turn):
     assert status == -signal.SIGKILL, (at, changes, status)
     resume = (tmp_path/f'run/{NAME}.checkpoint.pth').exists()
     assert begin(data, tmp_path/'run', options | dict(resume=resume)) == 0, (at, changes)
+    if not resume: [shutil.rmtree(aside) for aside in (tmp_path/'run').glob('before_*')]  # the epochs of the killed run
     expected, found = end_state(there), end_state(tmp_path/'run')
-    found['names'] = {name for name in found['names'] if resume or not name.startswith('before_')}  # what was there is moved aside
     for name in ('names', 'history', 'table', 'pictures'): assert found[name] == expected[name], (name, at, changes)
     assert found['tensors'].keys() == expected['tensors'].keys()
     unlike = [key for key, value in expected['tensors'].items() if not torch.allclose(value, found['tensors'][key], rtol=0, atol=0, equal_nan=True)]
