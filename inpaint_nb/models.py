@@ -1092,7 +1092,8 @@ class Pretrained:
 PRETRAINED: dict[str, Pretrained] = {row.model: row for row in ( # ours first; one for each file
     Pretrained('inpaint_nb.background_v1', 'background_v1.pth'),
     Pretrained('inpaint_nb.background_video_v1', 'background_video_v1.pth'),
-    Pretrained('inpaint.light_inpaint_v1', 'light_inpaint_v1.pth'))}
+    Pretrained('inpaint.light_inpaint_v1', 'light_inpaint_v1.pth'),
+    Pretrained('inpaint.light_video_inpaint_v1', 'light_video_inpaint_v1.pth'))}
 
 def pretrained_file(
     name: str | None = None, # of a model; None: our newest

@@ -1067,12 +1067,12 @@ def save_checkpoint(self: Training):
     self.read_losses(); self.tick()
     if self.compute.rank: return
     for optimizer in self.step.optimizers: set_rates(optimizer, *self.rates())
+    for network in self.step.companions: self.keep(self.model_dir/f'{network.name}.pth', partial(save_model, network, train_kwargs=asdict(self.config)))
     epoch, state = self.state.epoch - 1, self.step.state_dict()
-    with self.step.judging():
+    with self.step.judging():  # the last file of all: a run that is killed before it writes the others again
         self.keep(self.path('.checkpoint.pth'), partial(
             save_model, self.step.model, train_kwargs=asdict(self.config), **state, scheduler_state_dict=scheduler_state(self.config, epoch),
             best_loss=self.state.best_loss, last_epoch=epoch, run=asdict(self.state), sampler=self.sampler.state_dict()))
-    for network in self.step.companions: self.keep(self.model_dir/f'{network.name}.pth', partial(save_model, network, train_kwargs=asdict(self.config)))
 
 # %% ../nbs/04_train.ipynb #a22f99c7
 class BestModel(Callback):
@@ -1180,6 +1180,7 @@ def over(self: Training) -> bool:
     "Is there nothing left to do? A limit of time knows no last epoch."
     return self.state.finished or not self.config.max_minutes and self.state.epoch > self.config.max_epoch
 
+# %% ../nbs/04_train.ipynb #d2665cc8
 @patch
 def take_up(self: Training,
     file: dict,  # a checkpoint without its weights
@@ -1303,6 +1304,7 @@ def none_better(self: Training) -> str:  # a sentence
     here = f'{path} is as it was' if path.exists() else f'there is no {path}, but {self.path(".checkpoint.pth")} holds the last model'
     return f'No epoch was better than the best evaluation loss of the run before, {self.state.best_loss:.4f}; {here}.'
 
+# %% ../nbs/04_train.ipynb #38d7c9be
 @patch
 def rescue(self: Training):
     "Save what was learnt before an error; several processes cannot agree on that any more."
@@ -1689,11 +1691,17 @@ def fit(
     elif run.path('.checkpoint.pth').exists(): say(f'{model_dir} holds another run: its model, checkpoint and table will be replaced. To go on with it, stop and add --resume.')
     if found and config.checkpoint_file: say(f'--checkpoint-file is not looked at: with --resume the weights are those in {model_dir}.')
     if not int(os.environ.get('LOCAL_RANK', 0)): make_folder(model_dir)
+    if not compute.rank: run.sweep()
     if config.save_epoch and (config.reset_state or not found) and not compute.rank: run.set_aside()
     run.run()
     with run.step.judging(): judged = model_state(model)
     model.load_state_dict(judged)
     return run.state.history
+
+@patch
+def sweep(self: Training):
+    "Remove the half-written copies of a run that was killed; all other names are written again."
+    for path in self.model_dir.glob(f'.{self.step.model.name}.*.pth.bk.tmp'): path.unlink(missing_ok=True)
 
 @patch
 def set_aside(self: Training):

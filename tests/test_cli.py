@@ -8,7 +8,7 @@ from commands import ENV, Running, run, script
 from PIL import Image
 
 from inpaint_nb import cli
-from inpaint_nb.models import create_model, save_model
+from inpaint_nb.models import create_model, load_model, save_model
 from inpaint_nb.scenes import random_scene
 
 PROGRAMS = ['inpaint_create_training_data', 'inpaint_train', 'inpaint_stereo', 'inpaint_benchmark', 'inpaint_demo']
@@ -174,6 +174,21 @@ def test_stereo(root, photos, models):
                '--model-type', 'Pseudo', '--divergence', 3)
     assert done.returncode == 0, done.stderr
     assert Image.open(root/'stereo.png').size == (640, 240)
+
+
+@pytest.mark.parametrize('name', ['light_inpaint_v1', 'background_v1'])
+def test_a_file_of_weights_only(monkeypatch, capsys, tmp_path, photos, records, name):
+    "As another program saves it, without the name of the network: taken wherever a checkpoint is."
+    weights = load_model(f'pretrained:{name}')[0].state_dict()
+    torch.save({'epoch': 3, 'model': {f'module.{key}': value for key, value in weights.items()}}, tmp_path/'bare.pth')
+    lines = dict(inpaint_stereo=[photos/'eval/3.png', '-o', 'out.png'], inpaint_benchmark=['scenes', '--number', 1, '--gpu', -1],
+                 inpaint_train=['inpaint', '-i', records, '--model-dir', 'models', '--loss', 'l1', '--arch', name, *TINY, '--max-epoch', 1, '--learning-rate', 1e-30, '--weight-decay', 0, '--learning-rate-cosine-min', 0])
+    for program, line in lines.items():
+        status, error = typed(monkeypatch, capsys, tmp_path, program, [str(part) for part in (*line, '--checkpoint-file', 'bare.pth')])
+        assert status == 0, error
+    assert Image.open(tmp_path/'out.png').size == (640, 240)
+    learnt, = [path for path in (tmp_path/'models').glob('*_v1.pth')]
+    for key, value in load_model(learnt)[0].state_dict().items(): torch.testing.assert_close(value, weights[key])
 
 
 # --- what can go wrong

@@ -626,8 +626,10 @@ def test_epochs_of_two_runs_do_not_mix(data, tmp_path, capsys):
     run(data, tmp_path, max_epoch=2, save_epoch=True)
     old = weights(tmp_path/f'2/{NAME}.pth')
     (tmp_path/'2024').mkdir()  # somebody's own
+    (tmp_path/f'.{NAME}.20200101000000.pth.bk.tmp').write_text('of a run that was killed')
     run(data, tmp_path, max_epoch=1, save_epoch=True, seed=8)
     aside, = tmp_path.glob('before_*')
+    assert not [*tmp_path.glob('.*')]
     assert f'Epochs 1, 2 of an earlier run are now in {aside}' in capsys.readouterr().out
     assert torch.equal(weights(aside/f'2/{NAME}.pth'), old) and not (tmp_path/'2').exists() and (tmp_path/'2024').is_dir()
     run(data, tmp_path, max_epoch=2, save_epoch=True, seed=8, resume=True)
