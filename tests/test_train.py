@@ -442,12 +442,13 @@ def test_pretrained_weights_to_begin_with(data, tmp_path):
 def test_pretrained_weights_are_those_of_the_same_network():
     "Its own where they ship; else those of the network that it extends, whatever either is called."
     class OfAnotherName(type(create_model('background_v1'))): name = 'mine.another_name'
-    for name, model in [(name, create_model(name)) for name in (FOR_CLIPS, OURS, LIGHT)]:
+    for name, model in [(name, create_model(name)) for name in (FOR_CLIPS, OURS, LIGHT, 'inpaint.light_video_inpaint_v1')]:
         begin_with(model, 'pretrained')
         for key, value in load_model(f'pretrained:{name}')[0].state_dict().items():
             assert torch.equal(model.state_dict()[key], value), key
     with pytest.raises(ValueError, match=f'holds the model {OURS}, not mine.another_name'): begin_with(OfAnotherName(), 'pretrained')
-    with pytest.raises(FileNotFoundError, match='no weights of inpaint.light_video_inpaint_v1'): begin_with(create_model('light_video_inpaint_v1'), 'pretrained')
+    with pytest.raises(FileNotFoundError, match='no weights of inpaint.light_video_inpaint_v1_medium'):
+        begin_with(create_model('light_video_inpaint_v1_medium'), 'pretrained')
 
 def test_weights_that_have_nothing_in_common():
     with pytest.raises(ValueError, match='has no weights in common with inpaint.light_video_inpaint_v1'):
