@@ -447,7 +447,7 @@ def test_pretrained_weights_are_those_of_the_same_network():
         for key, value in load_model(f'pretrained:{name}')[0].state_dict().items():
             assert torch.equal(model.state_dict()[key], value), key
     with pytest.raises(ValueError, match=f'holds the model {OURS}, not mine.another_name'): begin_with(OfAnotherName(), 'pretrained')
-    with pytest.raises(FileNotFoundError, match='no weights of inpaint.light_video_inpaint_v1_medium'):
+    with pytest.raises(ValueError, match='holds inpaint.light_video_inpaint_v1, not inpaint.light_video_inpaint_v1_medium'):
         begin_with(create_model('light_video_inpaint_v1_medium'), 'pretrained')
 
 def test_weights_that_have_nothing_in_common():
