@@ -306,7 +306,7 @@ def file_kind(
     path: Path,  # of a file
 ) -> Literal['photo', 'clip'] | None:  # None: neither
     "What a file holds: Pillow is asked, then FFmpeg; GIF, and PNG that moves, are clips."
-    if not path.is_file(): return None  # a pipe or a device would be waited for
+    if path.exists() and not path.is_file(): return None  # a pipe or a device would be waited for
     with suppress(Exception), open(path, 'rb') as file:
         image = _picture(file, path)
         moves = image.format == 'GIF' or image.format == 'PNG' and image.is_animated
