@@ -260,8 +260,8 @@ def test_bfloat16(data, tmp_path):
 # ---- resume
 
 @pytest.mark.parametrize('stops, options', [
-    ((1, 3), dict(discriminator='l3c', max_epoch=2, num_samples=8)), ((3,), dict(discriminator='ffc', optimizer='adamw_schedulefree')), ((2, 3), dict(discriminator='l3ce', generator_warmup_iteration=3)),
-    ((1,), dict(discriminator='ffce', disable_hard_example=True)), ((2, 3), dict(discriminator='l3cffce', optimizer='adamw_schedulefree', ema_model=True, loss='dct')),
+    ((1, 3), dict(discriminator='l3c', max_epoch=2, num_samples=8)), pytest.param((3,), dict(discriminator='ffc', optimizer='adamw_schedulefree'), marks=pytest.mark.long), ((2, 3), dict(discriminator='l3ce', generator_warmup_iteration=3)),
+    pytest.param((1,), dict(discriminator='ffce', disable_hard_example=True), marks=pytest.mark.long), ((2, 3), dict(discriminator='l3cffce', optimizer='adamw_schedulefree', ema_model=True, loss='dct')),
     ((2,), dict(discriminator='l3c', arch=OURS, ema_model=True))])
 def test_resume_is_exact(data, tmp_path, stops, options):
     options = dict(max_epoch=1, num_samples=16) | options
@@ -425,6 +425,7 @@ def test_bad_calls():
 
 # ---- several processes
 
+@pytest.mark.long
 def test_two_processes_learn_nearly_like_one(data, tmp_path):
     "Three samples in a batch, so that processes have unequal parts, and the last batch of an epoch leaves one without any. Noise and weight are each process's own, hence nearly."
     script = Path(sys.executable).with_name('inpaint_train')

@@ -158,7 +158,7 @@ def through(data, tmp_path_factory):
 
 @pytest.mark.parametrize('stops, options', [
     ((1, 8), {}), ((3,), {}), ((5, 6), dict(backward_step=1, disable_hard_example=True)), ((2,), dict(backward_step=4)), ((4,), dict(warmup_epoch=2, loss='dct')),
-    *[((2, 5), dict(optimizer=name)) for name in train.OPTIMIZERS], *[((3,), dict(optimizer=name, ema_model=True, ema_step=2, ema_decay=0.9)) for name in ('adamw', 'adamw_schedulefree')],
+    *[pytest.param((2, 5), dict(optimizer=name), marks=[pytest.mark.long] * (name not in ('lion', 'radam_schedulefree'))) for name in train.OPTIMIZERS], *[((3,), dict(optimizer=name, ema_model=True, ema_step=2, ema_decay=0.9)) for name in ('adamw', 'adamw_schedulefree')],
     ((1,), dict(arch=LIGHT, max_epoch=1)), ((2,), dict(arch=LIGHT, max_epoch=1, amp_float='bfloat16')),
     ((2,), dict(arch=OURS, max_epoch=1, ema_model=True))])
 def test_resume_is_exact(data, tmp_path, through, stops, options):
