@@ -1,7 +1,7 @@
 """SIGKILL at random moments of a training, then the same command with --resume: the end is that of a run that nobody killed.
 
 Moments are counted in files opened, renamed, made and removed (`stopping.py`), so that a busy computer changes nothing. A few of
-them by default; `KILL_MOMENTS=50` tries fifty of each kind. Steps between two files are the matter of `test_signals_to_a_process`.
+them by default; `pytest --long` tries fifty of each kind. Steps between two files are the matter of `test_signals_to_a_process`.
 """
 import csv, os, random, shutil, signal, sys
 from dataclasses import replace
@@ -18,7 +18,7 @@ from inpaint_nb.datasets import write_record
 from inpaint_nb.models import load_model
 from inpaint_nb.train import train_from_folder
 
-MOMENTS = int(os.environ.get('KILL_MOMENTS', 2))
+MOMENTS = 50 if os.environ.get('INPAINT_LONG') == '1' else 2
 KINDS = dict(training=dict(eval_step=1, ema_model=True, save_epoch=True),
              gan=dict(eval_step=1, size=72, num_samples=8, max_epoch=2, discriminator='ffc', generator_warmup_iteration=0, disable_amp=True))
 
