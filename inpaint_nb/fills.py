@@ -26,10 +26,11 @@ def hole_to_fill(
     mask: Tensor,  # b 1 H W, above 0 in the hole, of a right view
     inner_dilation: int = 0,  # columns to grow into the foreground, to the left
     outer_dilation: int = 0,  # columns to grow into the background, to the right
+    base_width: int | None = None,  # picture width at which both are meant; default: this one
 ) -> Tensor:  # b 1 H W, float, 0 or 1
     "The holes of a right view as they are filled: closed, and grown where wanted."
     mask = mask_closing((mask > 0).float())
-    return dilate_inner(dilate_outer(mask, outer_dilation), inner_dilation)
+    return dilate_inner(dilate_outer(mask, outer_dilation, base_width), inner_dilation, base_width)
 
 # %% ../nbs/01e_fills.ipynb #d92998e0
 def counted_pixels(

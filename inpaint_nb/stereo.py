@@ -41,7 +41,6 @@ from .depth import (
     DEPTH_READERS, DepthModel, check_count, check_scale, choose_device, create_depth_model,
     depth_video_frames, read_depth, use_device)
 from .fills import hole_to_fill, repeat_background
-from .masks import dilate_inner, dilate_outer
 from .models import BackgroundInpainter, load_model, weights_file, write_whole
 from .frames import ClipError
 from .video import Clip, frame_files, frame_paths, natural_order, number_shots, open_clip
@@ -168,9 +167,8 @@ def open_views(
 ) -> StereoViews:  # masks: what is to be filled, 0 or 1
     "Both eyes' views of a picture, their holes still open."
     warped = forward_warp(image, depth, divergence, convergence, view, fill=False)
-    def holes(mask):
-        grown = dilate_outer(hole_to_fill(mask), outer_dilation, base_width=depth.shape[-1])
-        return dilate_inner(grown, inner_dilation, base_width=depth.shape[-1])
+    holes = partial(hole_to_fill, inner_dilation=inner_dilation, outer_dilation=outer_dilation,
+                    base_width=depth.shape[-1])
     left_mask = None if warped.left_mask is None else holes(warped.left_mask.flip(-1)).flip(-1)
     return warped._replace(left_mask=left_mask, right_mask=None if warped.right_mask is None else holes(warped.right_mask))
 
