@@ -19,11 +19,12 @@ from .warp import disparity, hole_mask, match_depth, row_bands, splat, warp_eye
 # %% ../nbs/01_masks.ipynb #65e31677
 @torch.no_grad()
 def disocclusion_mask(
-    depth: Tensor,  # B,1,H,W, 0..1, 1 is nearest, already mapped and at the picture's size
-    divergence: float,  # distance between the eyes, percent of the width, as for two eyes made from one picture
+    depth: Tensor,  # b 1 h w, 0..1, 1 is nearest, already mapped and at the picture's size
+    # distance between the eyes, percent of the width, as for two eyes made from one picture
+    divergence: float,
     convergence: float,  # depth that stays in place, 0..1
     view: Literal['right', 'left'] = 'right',  # the eye that the picture is taken for
-) -> Tensor:  # B,1,H,W: 1 open hole, 0.5 layered hole, 0 seen
+) -> Tensor:  # b 1 h w: 1 open hole, 0.5 layered hole, 0 seen
     "Holes on the original picture that a second eye would see (`nonwarp_mask` of iw3)."
     if view not in ('right', 'left'): raise ValueError(f"view must be right or left, not {view!r}")
     depth = match_depth(depth, *depth.shape[-2:])
@@ -37,9 +38,9 @@ def disocclusion_mask(
 
 # %% ../nbs/01_masks.ipynb #003b7401
 def dilate(
-    mask: Tensor,  # B,C,H,W, floating point
+    mask: Tensor,  # b c h w, floating point
     kernel_size: int | tuple[int, int] = 3,  # odd; one number or height, width
-) -> Tensor:  # B,C,H,W
+) -> Tensor:  # b c h w
     "Largest value in a window around each pixel; nothing beyond the border counts."
     sizes = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     for axis, size in zip((-2, -1), sizes):
@@ -52,18 +53,18 @@ def dilate(
     return mask
 
 def erode(
-    mask: Tensor,  # B,C,H,W, floating point
+    mask: Tensor,  # b c h w, floating point
     kernel_size: int | tuple[int, int] = 3,  # odd; one number or height, width
-) -> Tensor:  # B,C,H,W
+) -> Tensor:  # b c h w
     "Smallest value in a window around each pixel."
     return -dilate(-mask, kernel_size)
 
 # %% ../nbs/01_masks.ipynb #9d4abf45
 def closing(
-    mask: Tensor,  # B,1,H,W, float or bool
+    mask: Tensor,  # b 1 h w, float or bool
     kernel_size: int = 3,  # odd
     n_iter: int = 2,  # dilations, then as many erosions
-) -> Tensor:  # B,1,H,W, float
+) -> Tensor:  # b 1 h w, float
     "Dilate, then erode: with a kernel of 3, gaps of up to twice `n_iter` pixels close."
     if not mask.is_floating_point(): mask = mask.float()
     for _ in range(n_iter): mask = dilate(mask, kernel_size)
@@ -71,24 +72,26 @@ def closing(
     return mask
 
 def mask_closing(
-    mask: Tensor,  # B,1,H,W, float or bool
+    mask: Tensor,  # b 1 h w, float or bool
     kernel_size: int = 3,  # odd
     n_iter: int = 2,  # dilations, then as many erosions
-) -> Tensor:  # B,1,H,W, float, 0..1
+) -> Tensor:  # b 1 h w, float, 0..1
     "The mask and its closing together, so that nothing of the mask is lost."
     return (closing(mask, kernel_size, n_iter) + mask).clamp(0, 1)
 
 # %% ../nbs/01_masks.ipynb #523ab9f9
 @torch.no_grad()
 def stretched_band(
-    depth: Tensor,  # B,1,H,W, 0..1, 1 is nearest, already mapped and at the picture's size
-    divergence: float,  # distance between the eyes, percent of the width, as for `disocclusion_mask`
+    depth: Tensor,  # b 1 h w, 0..1, 1 is nearest, already mapped and at the picture's size
+    # distance between the eyes, percent of the width, as for `disocclusion_mask`
+    divergence: float,
     convergence: float,  # depth that stays in place, 0..1
-    view: Literal['right', 'left'] = 'right',  # the eye that the picture is taken for; both give the same band
+    # the eye that the picture is taken for; both give the same band
+    view: Literal['right', 'left'] = 'right',
     least: float = 0.4,  # columns that the index moves per column where nothing is wrong
     grow: int = 2,  # columns to add on each side
-) -> Tensor:  # B,1,H,W, 0 or 1
-    "Where a backward warp stretches the picture, oriented as in a right view: near on the left, far on the right."
+) -> Tensor:  # b 1 h w, 0 or 1
+    "Where a backward warp stretches the picture, oriented as in a right view: near on the left."
     if view not in ('right', 'left'): raise ValueError(f"view must be right or left, not {view!r}")
     depth = match_depth(depth, *depth.shape[-2:])
     moved = disparity(depth, divergence, convergence, depth.shape[-1]).diff(dim=-1)
@@ -104,24 +107,25 @@ def _dilate_sideways(mask: Tensor, n_iter: int, base_width: int | None, step: in
     grown = mask.bool()
     for _ in range(n_iter):
         columns = grown.clone()
-        target, source = (columns[..., 1:], grown[..., :-1]) if step > 0 else (columns[..., :-1], grown[..., 1:])
+        target, source = (columns[..., 1:],
+                          grown[..., :-1]) if step > 0 else (columns[..., :-1], grown[..., 1:])
         target |= source
         grown = columns
     return grown.to(mask.dtype)
 
 def dilate_outer(
-    mask: Tensor,  # B,1,H,W, above 0 in the hole
+    mask: Tensor,  # b 1 h w, above 0 in the hole
     n_iter: int,  # columns to add; 0 leaves the mask as it is
     base_width: int | None = None,  # picture width at which `n_iter` is meant; default: this one
-) -> Tensor:  # B,1,H,W, 0 or 1
+) -> Tensor:  # b 1 h w, 0 or 1
     "Grow holes to the right, into the background of a right view."
     return _dilate_sideways(mask, n_iter, base_width, 1)
 
 def dilate_inner(
-    mask: Tensor,  # B,1,H,W, above 0 in the hole
+    mask: Tensor,  # b 1 h w, above 0 in the hole
     n_iter: int,  # columns to add; 0 leaves the mask as it is
     base_width: int | None = None,  # picture width at which `n_iter` is meant; default: this one
-) -> Tensor:  # B,1,H,W, 0 or 1
+) -> Tensor:  # b 1 h w, 0 or 1
     "Grow holes to the left, into the foreground of a right view."
     return _dilate_sideways(mask, n_iter, base_width, -1)
 
@@ -139,8 +143,8 @@ def correlate1d(
 
 # %% ../nbs/01_masks.ipynb #9e401a40
 def edge_weight(
-    depth: Tensor,  # B,1,H,W
-) -> Tensor:  # B,1,H,W, 0..1
+    depth: Tensor,  # b 1 h w
+) -> Tensor:  # b 1 h w, 0..1
     "How much of an edge each pixel is, relative to the rest of its picture."
     steepness = dilate(depth) - erode(depth)
     steepness = steepness - steepness.mean((1, 2, 3), keepdim=True)
@@ -150,18 +154,20 @@ def edge_weight(
     return (score - low) / (high - low + 1e-6)
 
 def gaussian_blur(
-    depth: Tensor,  # B,1,H,W
-) -> Tensor:  # B,1,H,W
+    depth: Tensor,  # b 1 h w
+) -> Tensor:  # b 1 h w
     "Blur with a 3 x 3 Gaussian, the border repeated."
     padded = F.pad(depth, (1, 1, 1, 1), mode='replicate')
     beside, here = padded[..., :-2, :] + padded[..., 2:, :], padded[..., 1:-1, :]
-    return correlate1d(beside, [21 / 256, 31 / 256, 21 / 256], -1) + correlate1d(here, [31 / 256, 48 / 256, 31 / 256], -1)
+    return (correlate1d(beside, [21 / 256, 31 / 256, 21 / 256],
+                        -1) + correlate1d(here, [31 / 256, 48 / 256, 31 / 256], -1))
 
 # %% ../nbs/01_masks.ipynb #c1421d9e
 def dilate_edge(
-    depth: Tensor,  # B,1,H,W, larger is nearer
-    n: int | list[int] | None,  # rounds; [x, y] for different numbers along the axes; None or 0: none
-) -> Tensor:  # B,1,H,W
+    depth: Tensor,  # b 1 h w, larger is nearer
+    # rounds; [x, y] for different numbers along the axes; None or 0: none
+    n: int | list[int] | None,
+) -> Tensor:  # b 1 h w
     "Let near surfaces grow over their edges, about one pixel a round (iw3)."
     numbers = n if isinstance(n, (list, tuple)) else [n or 0]
     x, y = (numbers[0], numbers[-1]) if numbers else (0, 0)
