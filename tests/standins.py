@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from inpaint_nb.depth import DEPTH_MODELS, HubWeights, TorchHub
+from inpaint_nb.depth_models import DEPTH_MODELS, HubWeights, TorchHub
 from inpaint_nb.scenes import random_scene
 
 NETWORKS = [name for name, info in DEPTH_MODELS.items() if info.weights]
