@@ -160,7 +160,7 @@ def _invent(rgb, seed, motion=None, enough=1.6, tries=5):
 # %% ../nbs/01b_pseudo.ipynb #4416228b
 class Pseudo(DepthModel):
     "Invented depth whose steps follow the picture's edges; no weights, no network."
-    name = 'Pseudo'
+    name, resolution = 'Pseudo', 392
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class Pseudo(DepthModel):
     ):
         if not (isinstance(seed, (int, np.integer)) and seed >= 0): raise ValueError(f'seed is a whole number from 0, not {seed!r}')
         if resolution is not None and resolution < 1: raise ValueError(f'resolution is a number of pixels from 1, not {resolution!r}')
-        self.seed, self.resolution = seed, resolution or 392
+        self.seed, self.resolution = seed, resolution or self.resolution
 
     def infer(
         self,

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -206,7 +207,7 @@ def test_registry_agrees_with_the_models(tmp_path):
     for name, info in DEPTH_MODELS.items():
         if info.weights: continue
         model = create_depth_model(f'Files:{tmp_path}' if name == 'Files' else name)
-        assert (model.name, model.is_metric, model.needs_paths, model.composes) == (name, info.is_metric, info.needs_paths, info.composes)
+        assert (model.name, model.is_metric, model.needs_paths, model.composes) == (name, info.is_metric, info.model.needs_paths, info.model.composes)
 
 
 def test_layers_has_no_depth_of_a_given_picture():
@@ -492,16 +493,16 @@ def test_the_checkpoint_of_a_remote_program_is_fetched(tmp_path, monkeypatch):
     write_torch_hub(tmp_path, ['VDA_L'])
     source, here = SOURCES['VDA_L'], tmp_path/'checkpoints'/SOURCES['VDA_L'].checkpoint
     here.rename(tmp_path/'server.pth')
-    far = source._replace(address=(tmp_path/'server.pth').as_uri())
-    with pytest.raises(ValueError, match='--trust-remote-code'): far.open('VDA_L', DepthOptions(weights=tmp_path))
+    row, far = DEPTH_MODELS['VDA_L'], replace(source, address=(tmp_path/'server.pth').as_uri())
+    with pytest.raises(ValueError, match='--trust-remote-code'): far.open(row, DepthOptions(weights=tmp_path))
     assert not here.exists()
     with pytest.raises(OSError, match='^VDA_L: cannot download .*nothing.pth: ') as caught:
-        far._replace(address=(tmp_path/'nothing.pth').as_uri()).open('VDA_L', DepthOptions(weights=tmp_path, trust_remote_code=True))
+        replace(far, address=(tmp_path/'nothing.pth').as_uri()).open(row, DepthOptions(weights=tmp_path, trust_remote_code=True))
     assert not list(here.parent.iterdir()) and '\n' not in str(caught.value)
-    far.open('VDA_L', DepthOptions(weights=tmp_path, trust_remote_code=True))
+    far.open(row, DepthOptions(weights=tmp_path, trust_remote_code=True))
     assert here.read_bytes() == (tmp_path/'server.pth').read_bytes() and len(list(here.parent.iterdir())) == 1
     here.write_text('hello')
-    with pytest.raises(ValueError, match='VDA_L: .* it is damaged, or holds something else than named tensors$'): far.open('VDA_L', DepthOptions(weights=tmp_path, trust_remote_code=True))
+    with pytest.raises(ValueError, match='VDA_L: .* it is damaged, or holds something else than named tensors$'): far.open(row, DepthOptions(weights=tmp_path, trust_remote_code=True))
 
 
 @pytest.mark.parametrize('name', NETWORKS)
@@ -841,3 +842,20 @@ def test_early_refusal(tmp_path, monkeypatch):
     for name, message in (('Any', "unknown depth model 'Any'"), ('any_v2_s', r"'any_v2_s' \(did you mean Any_V2_S\?\): choose one of Pseudo, "), ('Oak', "'Oak': choose one of Pseudo, "),
                           ('VDA_S:3', 'VDA_S takes nothing after its name')):
         with pytest.raises(ValueError, match=message): check_model_type(name, trust_remote_code=True)
+
+
+def test_two_names_that_scripts_import_from_the_first_room():
+    code = ("from inpaint_nb.depth import DEPTH_MODELS, create_depth_model\n"
+            "print(create_depth_model('Pseudo').name, len(DEPTH_MODELS) > 30)")
+    assert run(code).stdout.split() == ['Pseudo', 'True']
+
+
+def test_a_depth_video_is_read_once_for_its_digest(tmp_path, monkeypatch):
+    "The digest is the one of the whole video for each frame, as it always was."
+    film = tmp_path / 'walk.mp4'
+    film.write_bytes(b'frames')
+    reads, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, 'read_bytes', lambda path: reads.append(path) or read_bytes(path))
+    frames = [tmp_path / f'films/walk/{number:08}.png' for number in (0, 8, 15)]
+    assert FileDepth(tmp_path).origin(frames) == hashlib.sha256(3 * b'frames').hexdigest()[:16]
+    assert reads == [film]
