@@ -39,7 +39,8 @@ from tqdm.auto import tqdm
 from . import models
 from .datasets import (
     PHOTO_ENDINGS, list_photos, list_records, material, read_photo, read_record)
-from .depth import choose_device, create_depth_model, use_device
+from .depth import choose_device, use_device
+from .depth_models import create_depth_model
 from .fills import FILLERS, Filler, counted_pixels, hole_to_fill, hole_width
 from .layers import LayeredPair, layered_pair, moving_pairs
 from .losses import LPIPS, VGG_URL, hole_flicker, hole_psnr, load_lpips, ssim_map

@@ -37,9 +37,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .datasets import batch_of_one, file_kind, make_folder, read_photo
-from .depth import (
-    DEPTH_READERS, DepthModel, check_count, check_scale, choose_device, create_depth_model,
-    depth_video_frames, read_depth, use_device)
+from inpaint_nb.depth import (
+    DEPTH_READERS, DepthModel, check_count, check_scale, choose_device, depth_video_frames,
+    read_depth, use_device
+)
+from .depth_models import create_depth_model
 from .fills import hole_to_fill, repeat_background
 from .models import BackgroundInpainter, load_model, weights_file, write_whole
 from .frames import ClipError

@@ -17,7 +17,10 @@ from inpaint_nb import video
 from inpaint_nb.datasets import read_record
 from inpaint_nb.depth import write_depth
 from inpaint_nb.scenes import random_clip
-from inpaint_nb.video import ClipError, ClipMaker, VideoDataset, clip_note, list_clip_records, make_video_records, open_clip
+from inpaint_nb.frames import ClipError
+from inpaint_nb.video import (
+    ClipMaker, VideoDataset, clip_note, list_clip_records, make_video_records, open_clip
+)
 from stopping import count_changes, run_and_stop
 
 VIDEOS = Path(__file__).parents[2]/'shared/data/videos'
@@ -679,7 +682,7 @@ def test_lost_lines_are_written_again(clip, records, tmp_path):
 
 def test_depth_that_fails_is_tried_again(clip, records, tmp_path):
     def refuse(*_): raise ValueError('no finite depth for this picture')
-    with mock.patch.object(video.DepthModel, 'origin', lambda *_: ''), mock.patch('inpaint_nb.depth.Pseudo.infer_clip', refuse):
+    with mock.patch.object(video.DepthModel, 'origin', lambda *_: ''), mock.patch('inpaint_nb.pseudo.Pseudo.infer_clip', refuse):
         summary = make(clip, tmp_path/'out')
     assert list(summary.failed) == ['clip.mp4'] and not summary.made and not list((tmp_path/'out').iterdir())
     make(clip, tmp_path/'out')
