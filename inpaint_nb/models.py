@@ -42,8 +42,8 @@ from .warp import fill_holes
 
 # %% ../nbs/03_models.ipynb #34f0f8fc
 def gaussian_kernel(
-    size: int, # taps, odd
-) -> Tensor: # taps that sum to one
+    size: int,  # taps, odd
+) -> Tensor:  # taps that sum to one
     "A Gaussian whose width suits its number of taps."
     sigma = 0.15 * size + 0.35
     x = torch.arange(size, dtype=torch.float64) - size // 2
@@ -53,36 +53,36 @@ def gaussian_kernel(
 # %% ../nbs/03_models.ipynb #c36c6d1d
 class Inpainter(nn.Module):
     "What all inpainters share: a soft mask going in, a blend coming out, padding in between."
-    name: str # as files and the command line know it
-    i2i_offset = 16 # pixels that training cuts off on each side
-    frames = 1 # pictures that the network looks at together
-    block_size = 64 # sides of the padded picture are multiples of this, pixels
+    name: str  # as files and the command line know it
+    i2i_offset = 16  # pixels that training cuts off on each side
+    frames = 1  # pictures that the network looks at together
+    block_size = 64  # sides of the padded picture are multiples of this, pixels
     def __init__(self,
-        **kwargs, # options of the model, plain values
+        **kwargs,  # options of the model, plain values
     ):
         super().__init__()
         self.kwargs = kwargs
         self.taps = gaussian_kernel(15).tolist()
     @classmethod
     def options_of(cls,
-        state: dict[str, Tensor], # weights of such a model, by name
-    ) -> dict: # options of the model
+        state: dict[str, Tensor],  # weights of such a model, by name
+    ) -> dict:  # options of the model
         "Which options do the shapes of these weights tell?"
         return {}
 
 # %% ../nbs/03_models.ipynb #8c4c9644
 @patch
 def soften(self: Inpainter,
-    mask: Tensor, # b 1 h w, 0..1
-) -> Tensor: # b 1 h w, 1 in the hole, falling to 0 within 7 px around it
+    mask: Tensor,  # b 1 h w, 0..1
+) -> Tensor:  # b 1 h w, 1 in the hole, falling to 0 within 7 px around it
     "Let the mask fade out instead of ending."
     padded = F.pad(mask, (len(self.taps) // 2,) * 4, mode='replicate')
     return (correlate1d(correlate1d(padded, self.taps, -1), self.taps, -2) + mask).clamp(0, 1)
 
 # %% ../nbs/03_models.ipynb #de3c4be7
 def check_pair(
-    image: Tensor, # should be b 3 h w
-    mask: Tensor, # should be b 1 h w
+    image: Tensor,  # should be b 3 h w
+    mask: Tensor,  # should be b 1 h w
 ):
     "Refuse what does not fit together."
     if image.ndim != 4 or mask.shape != (image.shape[0], 1, *image.shape[2:]):
@@ -91,13 +91,13 @@ def check_pair(
 
 @patch
 def preprocess(self: Inpainter,
-    image: Tensor, # b 3 h w, 0..1
-    mask: Tensor, # b 1 h w, float 0..1 or bool, above 0 in the hole
-    closing: bool = False, # close small gaps in the mask
-    inner_dilation: int = 0, # pixels to grow into the foreground
-    outer_dilation: int = 0, # pixels to grow into the background
-    base_width: int | None = None, # width of the picture for which the two dilations are meant
-) -> tuple[Tensor, Tensor]: # image with empty holes, soft mask b 1 h w
+    image: Tensor,  # b 3 h w, 0..1
+    mask: Tensor,  # b 1 h w, float 0..1 or bool, above 0 in the hole
+    closing: bool = False,  # close small gaps in the mask
+    inner_dilation: int = 0,  # pixels to grow into the foreground
+    outer_dilation: int = 0,  # pixels to grow into the background
+    base_width: int | None = None,  # width of the picture for which the two dilations are meant
+) -> tuple[Tensor, Tensor]:  # image with empty holes, soft mask b 1 h w
     "Empty the holes and soften their mask."
     check_pair(image, mask)
     mask = mask_closing(mask) if closing else mask.float()
@@ -117,12 +117,12 @@ class _DetachedPad(torch.autograd.Function):
 
 # %% ../nbs/03_models.ipynb #9dfd81ba
 def replicate_pad(
-    x: Tensor, # b c h w
-    left: int, # columns to add
-    right: int, # columns to add
-    top: int, # rows to add
-    bottom: int, # rows to add
-) -> Tensor: # b c top+h+bottom left+w+right
+    x: Tensor,  # b c h w
+    left: int,  # columns to add
+    right: int,  # columns to add
+    top: int,  # rows to add
+    bottom: int,  # rows to add
+) -> Tensor:  # b c top+h+bottom left+w+right
     "Repeat the edge outwards, as constants."
     return _DetachedPad.apply(x, left, right, top, bottom) if any((left, right, top, bottom)) else x
 
@@ -130,8 +130,8 @@ def replicate_pad(
 class ReplicatePad(nn.Module):
     "One pixel of repeated edge all around."
     def forward(self,
-        x: Tensor, # b c h w
-    ) -> Tensor: # b c h+2 w+2
+        x: Tensor,  # b c h w
+    ) -> Tensor:  # b c h+2 w+2
         "As `replicate_pad`."
         return replicate_pad(x, 1, 1, 1, 1)
 
@@ -139,28 +139,28 @@ class ReplicatePad(nn.Module):
 class GatedMLP(nn.Module):
     "Two halves of a wide linear layer; one is mixed over the tokens of a window and gates the other."
     def __init__(self,
-        channels: int, # width of a token
-        tokens: int, # tokens in a window
-        ratio: int = 2, # width of value and gate in units of `channels`
+        channels: int,  # width of a token
+        tokens: int,  # tokens in a window
+        ratio: int = 2,  # width of value and gate in units of `channels`
     ):
         super().__init__()
         self.proj_in = nn.Linear(channels, 2 * ratio * channels)
         self.proj_spatial = nn.Conv1d(tokens, tokens, 1)
         self.proj_out = nn.Linear(ratio * channels, channels)
     def mix(self,
-        gate: Tensor, # tokens, anything
-    ) -> Tensor: # same shape
+        gate: Tensor,  # tokens, anything
+    ) -> Tensor:  # same shape
         "Each token becomes a weighted sum of the tokens of its window, plus a bias."
         return torch.addmm(self.proj_spatial.bias[:, None], self.proj_spatial.weight[:, :, 0], gate)
 
 # %% ../nbs/03_models.ipynb #e17863aa
 @patch
 def forward(self: GatedMLP,
-    x: Tensor, # ... c
-    norm1: nn.LayerNorm, # of the tokens
-    norm2: nn.LayerNorm, # of the gates
-    spread: Callable, # gates to gates of the same shape
-) -> Tensor: # ... c
+    x: Tensor,  # ... c
+    norm1: nn.LayerNorm,  # of the tokens
+    norm2: nn.LayerNorm,  # of the gates
+    spread: Callable,  # gates to gates of the same shape
+) -> Tensor:  # ... c
     "Gate every token by the tokens that share its window, and add the input."
     value, gate = F.gelu(self.proj_in(norm1(x))).chunk(2, -1)
     return x + self.proj_out(value * spread(norm2(gate)))
@@ -168,12 +168,12 @@ def forward(self: GatedMLP,
 # %% ../nbs/03_models.ipynb #29991058
 class WindowMLP(nn.Module):
     "A `GatedMLP` over square windows of a picture."
-    free = 0 # dimension along which nothing is mixed
+    free = 0  # dimension along which nothing is mixed
     def __init__(self,
-        channels: int, # width of a token
-        window: int, # side of a window, tokens
-        ratio: int = 2, # width of the gates in units of `channels`
-        shift: bool = False, # move the windows by half their side
+        channels: int,  # width of a token
+        window: int,  # side of a window, tokens
+        ratio: int = 2,  # width of the gates in units of `channels`
+        shift: bool = False,  # move the windows by half their side
     ):
         super().__init__()
         self.window, self.shift, self.sides = window, window // 2 if shift else 0, (window, window)
@@ -182,8 +182,8 @@ class WindowMLP(nn.Module):
 # %% ../nbs/03_models.ipynb #42882783
 @patch
 def mix_windows(self: WindowMLP,
-    gate: Tensor, # b h w r, whole windows
-) -> Tensor: # b h w r
+    gate: Tensor,  # b h w r, whole windows
+) -> Tensor:  # b h w r
     "Cut into windows, mix, and put together again."
     (b, h, w, r), k = gate.shape, self.window
     tokens = gate.view(b, h // k, k, w // k, k, r).permute(2, 4, 0, 1, 3, 5)
@@ -193,9 +193,9 @@ def mix_windows(self: WindowMLP,
 # %% ../nbs/03_models.ipynb #7003246a
 @patch
 def surround(self: WindowMLP,
-    gate: Tensor, # b h w r
-    norm2: nn.LayerNorm, # of the gates
-) -> Tensor: # b h' w' r, whole windows
+    gate: Tensor,  # b h w r
+    norm2: nn.LayerNorm,  # of the gates
+) -> Tensor:  # b h' w' r, whole windows
     "Lay the gates of zero tokens around the picture."
     (b, h, w, r), s, k = gate.shape, self.shift, self.window
     empty = norm2(F.gelu(self.gmlp.proj_in.bias[r:])).to(gate.dtype)
@@ -206,10 +206,10 @@ def surround(self: WindowMLP,
 # %% ../nbs/03_models.ipynb #1356d3f6
 @patch
 def forward(self: WindowMLP,
-    x: Tensor, # b h w c
-    norm1: nn.LayerNorm, # of the tokens
-    norm2: nn.LayerNorm, # of the gates
-) -> Tensor: # b h w c
+    x: Tensor,  # b h w c
+    norm1: nn.LayerNorm,  # of the tokens
+    norm2: nn.LayerNorm,  # of the gates
+) -> Tensor:  # b h w c
     "Gate every token by its window, and add the input."
     (_, h, w, _), s = x.shape, self.shift
     def spread(gate):
@@ -219,9 +219,9 @@ def forward(self: WindowMLP,
 
 # %% ../nbs/03_models.ipynb #bcd29c61
 def linear_1x1(
-    x: Tensor, # b h w c
-    conv: nn.Conv2d, # 1 x 1
-) -> Tensor: # b h w c'
+    x: Tensor,  # b h w c
+    conv: nn.Conv2d,  # 1 x 1
+) -> Tensor:  # b h w c'
     "A 1 x 1 convolution is a linear layer on tokens."
     return F.linear(x, conv.weight.flatten(1), conv.bias)
 
@@ -229,33 +229,33 @@ def linear_1x1(
 class GLUConv(nn.Module):
     "A gated linear unit, then a 3 x 3 convolution."
     def __init__(self,
-        channels: int, # width of a token
+        channels: int,  # width of a token
     ):
         super().__init__()
         self.pad = ReplicatePad()
         self.w1 = nn.Conv2d(channels, channels, 1)
         self.w2 = nn.Conv2d(channels // 2, channels, 3)
     def forward(self,
-        x: Tensor, # b h w c
-    ) -> Tensor: # b h w c
+        x: Tensor,  # b h w c
+    ) -> Tensor:  # b h w c
         "What the neighbours change, without the input."
         x = F.glu(linear_1x1(x, self.w1), -1).permute(0, 3, 1, 2)
         return self.w2(self.pad(x)).permute(0, 2, 3, 1)
 
 # %% ../nbs/03_models.ipynb #26248ecc
 def joined(
-    parts: list[Tensor], # alike, except along `dim`
-    dim: int = 0, # to put together
-) -> Tensor: # all of them
+    parts: list[Tensor],  # alike, except along `dim`
+    dim: int = 0,  # to put together
+) -> Tensor:  # all of them
     "As `torch.cat`, without a copy of a single part."
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 class GMLPBlock(nn.Module):
     "Gate every token by its window, then by its neighbours."
     def __init__(self,
-        gmlp: nn.Module, # such as `WindowMLP`
-        channels: int, # width of a token
-        ratio: int = 2, # width of the gates in units of `channels`
+        gmlp: nn.Module,  # such as `WindowMLP`
+        channels: int,  # width of a token
+        ratio: int = 2,  # width of the gates in units of `channels`
     ):
         super().__init__()
         self.gmlp = gmlp
@@ -263,28 +263,28 @@ class GMLPBlock(nn.Module):
         self.norm2 = nn.LayerNorm(ratio * channels, bias=False)
         self.glu_conv = GLUConv(channels)
     def forward(self,
-        x: Tensor, # b h w c
-        parts: int = 1, # to work on one after the other
-    ) -> Tensor: # b h w c
+        x: Tensor,  # b h w c
+        parts: int = 1,  # to work on one after the other
+    ) -> Tensor:  # b h w c
         "Twice the input, plus what the block adds."
         gated = [self.gmlp(part, self.norm1, self.norm2) for part in x.chunk(parts, self.gmlp.free)]
         x = x + joined(gated, self.gmlp.free)
         return x + joined([self.glu_conv(part) for part in x.chunk(parts)])
 
 def window_block(
-    channels: int, # width of a token
-    window: int, # side of a window, tokens
-    ratio: int = 2, # width of the gates in units of `channels`
-    shift: bool = False, # move the windows by half their side
-) -> GMLPBlock: # on tensors b h w c
+    channels: int,  # width of a token
+    window: int,  # side of a window, tokens
+    ratio: int = 2,  # width of the gates in units of `channels`
+    shift: bool = False,  # move the windows by half their side
+) -> GMLPBlock:  # on tensors b h w c
     "A block whose gates meet in square windows."
     return GMLPBlock(WindowMLP(channels, window, ratio, shift), channels, ratio)
 
 # %% ../nbs/03_models.ipynb #0f87fb79
 def blur_matrix(
-    *sides: int, # of a window, tokens
-    sigma: float = 2.0, # width of the Gaussian, tokens
-) -> Tensor: # n n, for the n tokens of a window; each row sums to one
+    *sides: int,  # of a window, tokens
+    sigma: float = 2.0,  # width of the Gaussian, tokens
+) -> Tensor:  # n n, for the n tokens of a window; each row sums to one
     "Mixes each token of a window with its surroundings."
     place = torch.cartesian_prod(*map(torch.arange, sides)).view(-1, len(sides)).float()
     return torch.softmax(-torch.cdist(place, place) ** 2 / (2 * sigma ** 2), -1)
@@ -292,7 +292,7 @@ def blur_matrix(
 # %% ../nbs/03_models.ipynb #98f85aab
 @torch.no_grad()
 def reset_block(
-    block: GMLPBlock, # its weights are overwritten
+    block: GMLPBlock,  # its weights are overwritten
 ):
     "Start as twice the input plus a small change, with gates that hear their surroundings."
     mlp = block.gmlp.gmlp
@@ -344,16 +344,16 @@ def reset_parameters(self: LightInpainter):
 # %% ../nbs/03_models.ipynb #1ae86135
 @patch
 def embed(self: LightInpaintV1,
-    x: Tensor, # b h w 48, the values of 4 x 4 pixels
-) -> Tensor: # b h w c
+    x: Tensor,  # b h w 48, the values of 4 x 4 pixels
+) -> Tensor:  # b h w c
     "From values to tokens."
     return self.patch[1](linear_1x1(x, self.patch[0]))
 
 @patch
 def patchify(self: LightInpainter,
-    x: Tensor, # b 3 h w, -1..1, sides multiples of 4
-    mask: Tensor, # b 1 h w, soft
-) -> Tensor: # b h/4 w/4 c
+    x: Tensor,  # b 3 h w, -1..1, sides multiples of 4
+    mask: Tensor,  # b 1 h w, soft
+) -> Tensor:  # b h/4 w/4 c
     "A token for each 4 x 4 pixels; those with a hole in them are all alike."
     b, c, h, w = x.shape
     x = x.view(b, c, h // 4, 4, w // 4, 4).permute(0, 2, 4, 1, 3, 5).reshape(b, h // 4, w // 4, 16 * c)
@@ -364,8 +364,8 @@ def patchify(self: LightInpainter,
 # %% ../nbs/03_models.ipynb #027509ab
 @patch
 def upscale(self: LightInpainter,
-    x: Tensor, # b h w 2c
-) -> Tensor: # b 2h 2w c
+    x: Tensor,  # b h w 2c
+) -> Tensor:  # b 2h 2w c
     "Four tokens for each one."
     b, h, w, _ = x.shape
     c = self.up.out_channels // 4
@@ -375,20 +375,20 @@ def upscale(self: LightInpainter,
 
 # %% ../nbs/03_models.ipynb #6a2c9b51
 def needed_tokens(
-    wanted: int, # output pixels that will be used, from the left or the top
-    padded: int, # pixels there are
-    reach: int = 2, # of the last convolutions, tokens
-) -> int: # tokens, a multiple of 16
+    wanted: int,  # output pixels that will be used, from the left or the top
+    padded: int,  # pixels there are
+    reach: int = 2,  # of the last convolutions, tokens
+) -> int:  # tokens, a multiple of 16
     "How far the last block has to go."
     return min(-(-(-(-wanted // 4) + reach) // 16) * 16, padded // 4)
 
 # %% ../nbs/03_models.ipynb #52f8e84b
 @patch
 def network(self: LightInpaintV1,
-    x: Tensor, # b 3 h w, -1..1, sides multiples of 64
-    mask: Tensor, # b 1 h w, soft
-    wanted: tuple[int, int], # rows and columns of the output that will be used
-) -> Tensor: # b 3 h' w', at least the wanted part
+    x: Tensor,  # b 3 h w, -1..1, sides multiples of 64
+    mask: Tensor,  # b 1 h w, soft
+    wanted: tuple[int, int],  # rows and columns of the output that will be used
+) -> Tensor:  # b 3 h' w', at least the wanted part
     "Tokens, a block, four blocks at half the resolution, a block, pixels."
     rows, cols = [needed_tokens(n, size) for n, size in zip(wanted, x.shape[2:])]
     fine = self.enc1(self.patchify(x, mask))
@@ -401,11 +401,11 @@ def network(self: LightInpaintV1,
 # %% ../nbs/03_models.ipynb #467b5772
 @patch
 def forward(self: Inpainter,
-    x: Tensor, # b 3 h w, 0..1, emptied by `preprocess`
-    mask: Tensor, # b 1 h w, softened by `preprocess`
-    skip_i2i_offset: bool = False, # keep the border of 16 px
-    **options, # of `network`
-) -> Tensor: # b 3 h w, or 16 px less on each side
+    x: Tensor,  # b 3 h w, 0..1, emptied by `preprocess`
+    mask: Tensor,  # b 1 h w, softened by `preprocess`
+    skip_i2i_offset: bool = False,  # keep the border of 16 px
+    **options,  # of `network`
+) -> Tensor:  # b 3 h w, or 16 px less on each side
     "Fill the holes. Only in eval mode the values are clamped to 0..1."
     (h, w), cut = x.shape[2:], 0 if skip_i2i_offset else self.i2i_offset
     pad = 0, self.block_size - w % self.block_size, 0, self.block_size - h % self.block_size
@@ -418,30 +418,30 @@ def forward(self: Inpainter,
 @patch
 @torch.no_grad()
 def infer(self: Inpainter,
-    image: Tensor, # b 3 h w, 0..1
-    mask: Tensor, # b 1 h w, above 0 in the hole
-    **options, # of `preprocess`
-) -> Tensor: # b 3 h w, 0..1 in eval mode
+    image: Tensor,  # b 3 h w, 0..1
+    mask: Tensor,  # b 1 h w, above 0 in the hole
+    **options,  # of `preprocess`
+) -> Tensor:  # b 3 h w, 0..1 in eval mode
     "Fill the holes of whole pictures."
     return self(*self.preprocess(image, mask, **options), skip_i2i_offset=True)
 
 # %% ../nbs/03_models.ipynb #1bd968c2
 class FrameMLP(nn.Module):
     "A `GatedMLP` over the frames of a window in time, for each place of its own."
-    free = 1 # dimension along which nothing is mixed
+    free = 1  # dimension along which nothing is mixed
     def __init__(self,
-        channels: int, # width of a token
-        frames: int, # in a window
-        ratio: int = 2, # width of the gates in units of `channels`
+        channels: int,  # width of a token
+        frames: int,  # in a window
+        ratio: int = 2,  # width of the gates in units of `channels`
     ):
         super().__init__()
         self.sides = (frames,)
         self.gmlp = GatedMLP(channels, frames, ratio)
     def forward(self,
-        x: Tensor, # t h w c, whole windows
-        norm1: nn.LayerNorm, # of the tokens
-        norm2: nn.LayerNorm, # of the gates
-    ) -> Tensor: # t h w c
+        x: Tensor,  # t h w c, whole windows
+        norm1: nn.LayerNorm,  # of the tokens
+        norm2: nn.LayerNorm,  # of the gates
+    ) -> Tensor:  # t h w c
         "Gate every token by its window, and add the input."
         def spread(gate):
             return joined([self.gmlp.mix(window.flatten(1)).view_as(window) for window in gate.split(self.sides[0])])
@@ -449,10 +449,10 @@ class FrameMLP(nn.Module):
 
 # %% ../nbs/03_models.ipynb #fea5ce95
 def time_block(
-    channels: int, # width of a token
-    frames: int, # in a window
-    ratio: int = 2, # width of the gates in units of `channels`
-) -> GMLPBlock: # on tensors t h w c
+    channels: int,  # width of a token
+    frames: int,  # in a window
+    ratio: int = 2,  # width of the gates in units of `channels`
+) -> GMLPBlock:  # on tensors t h w c
     "A block whose gates meet across the frames."
     return GMLPBlock(FrameMLP(channels, frames, ratio), channels, ratio)
 
@@ -461,8 +461,8 @@ class LightVideoInpaintV1(LightInpainter):
     "The inpainter for clips: 2.31 million weights, twelve frames at a time."
     name, frames = 'inpaint.light_video_inpaint_v1', 12
     def __init__(self,
-        base_dim: int = 96, # width of a token of 4 x 4 pixels, even
-        lv2_mlp_ratio: int = 1, # width of the gates of 8 x 8 windows in units of their tokens
+        base_dim: int = 96,  # width of a token of 4 x 4 pixels, even
+        lv2_mlp_ratio: int = 1,  # width of the gates of 8 x 8 windows in units of their tokens
     ):
         c, ratio = base_dim, lv2_mlp_ratio
         if not 2 <= c <= 512 or c % 2 or not 1 <= ratio <= 8:
@@ -480,8 +480,8 @@ class LightVideoInpaintV1(LightInpainter):
         self.reset_parameters()
     @classmethod
     def options_of(cls,
-        state: dict[str, Tensor], # weights of such a model, by name
-    ) -> dict: # options of the model
+        state: dict[str, Tensor],  # weights of such a model, by name
+    ) -> dict:  # options of the model
         "The width of a token, and of the gates in units of tokens."
         wide, tokens = state['enc2.0.gmlp.gmlp.proj_in.weight'].shape
         return dict(base_dim=len(state['patch.weight']), lv2_mlp_ratio=wide // (2 * tokens))
@@ -499,19 +499,19 @@ class LightVideoInpaintV1Large(LightVideoInpaintV1):
 # %% ../nbs/03_models.ipynb #c788fbd3
 @patch
 def embed(self: LightVideoInpaintV1,
-    x: Tensor, # t h w 48, the values of 4 x 4 pixels
-) -> Tensor: # t h w c
+    x: Tensor,  # t h w 48, the values of 4 x 4 pixels
+) -> Tensor:  # t h w c
     "From values to tokens."
     return F.leaky_relu(linear_1x1(x, self.patch), 0.1)
 
 # %% ../nbs/03_models.ipynb #9adee680
 @patch
 def network(self: LightVideoInpaintV1,
-    x: Tensor, # t 3 h w, -1..1, whole windows, sides multiples of 64
-    mask: Tensor, # t 1 h w, soft
-    wanted: tuple[int, int], # rows and columns of the output that will be used
-    micro_batch_size: int = 12, # frames to work on together where time does not matter
-) -> Tensor: # t 3 h' w', at least the wanted part
+    x: Tensor,  # t 3 h w, -1..1, whole windows, sides multiples of 64
+    mask: Tensor,  # t 1 h w, soft
+    wanted: tuple[int, int],  # rows and columns of the output that will be used
+    micro_batch_size: int = 12,  # frames to work on together where time does not matter
+) -> Tensor:  # t 3 h' w', at least the wanted part
     "Tokens, a block, five blocks at half the resolution, a block, pixels."
     if len(x) % self.frames or micro_batch_size < 1:
         raise ValueError(f'{self.name} takes whole windows of {self.frames} frames, not {len(x)}, and a micro batch of at least 1, '
@@ -528,22 +528,22 @@ def network(self: LightVideoInpaintV1,
 
 @patch
 def pixels(self: LightVideoInpaintV1,
-    x: Tensor, # t h w c
-) -> Tensor: # t 3 4h 4w
+    x: Tensor,  # t h w c
+) -> Tensor:  # t 3 4h 4w
     "The last block, and from tokens to pixels."
     return F.pixel_shuffle(linear_1x1(self.dec1(x), self.to_image).permute(0, 3, 1, 2), 4)
 
 # %% ../nbs/03_models.ipynb #54cd7cab
 class FrameWindow(NamedTuple):
     "Frames that a network looks at together."
-    start: int # first frame, below 0 if the first frame of the clip is repeated
-    share: Tensor # one for each frame, 0..1; the rest belongs to the window before
+    start: int  # first frame, below 0 if the first frame of the clip is repeated
+    share: Tensor  # one for each frame, 0..1; the rest belongs to the window before
 
 def frame_windows(
-    frames: int, # in the clip
-    length: int = 12, # frames in a window
-    overlap: int = 3, # frames in which a window fades into the next, at most half a window
-) -> list[FrameWindow]: # in order; each frame belongs to one or two of them
+    frames: int,  # in the clip
+    length: int = 12,  # frames in a window
+    overlap: int = 3,  # frames in which a window fades into the next, at most half a window
+) -> list[FrameWindow]:  # in order; each frame belongs to one or two of them
     "Cover a clip by windows."
     if frames < 1 or not 0 <= overlap <= length // 2:
         raise ValueError(f'no windows of {length} frames with an overlap of {overlap} over {frames} frames')
@@ -560,11 +560,11 @@ def frame_windows(
 @patch
 @torch.no_grad()
 def infer(self: LightVideoInpaintV1,
-    image: Tensor, # t 3 h w, 0..1, the frames of a clip, any number
-    mask: Tensor, # t 1 h w, above 0 in the hole
-    micro_batch_size: int = 2, # frames to work on together where time does not matter
-    **options, # of `preprocess`
-) -> Tensor: # t 3 h w, 0..1 in eval mode
+    image: Tensor,  # t 3 h w, 0..1, the frames of a clip, any number
+    mask: Tensor,  # t 1 h w, above 0 in the hole
+    micro_batch_size: int = 2,  # frames to work on together where time does not matter
+    **options,  # of `preprocess`
+) -> Tensor:  # t 3 h w, 0..1 in eval mode
     "Fill the holes of a whole clip."
     check_pair(image, mask)
     out = torch.zeros_like(image)
@@ -582,17 +582,17 @@ def infer(self: LightVideoInpaintV1,
 class BackgroundInpainter(Inpainter):
     "What the inpainters share that start as the repeated background: a hard mask with its fringe."
     block_size = 16
-    fringe = 1 # pixels right of a hole that are mixed with the foreground
+    fringe = 1  # pixels right of a hole that are mixed with the foreground
     def soften(self,
-        mask: Tensor, # b 1 h w, above 0 in the hole
-    ) -> Tensor: # b 1 h w, 0 or 1
+        mask: Tensor,  # b 1 h w, above 0 in the hole
+    ) -> Tensor:  # b 1 h w, 0 or 1
         "The hole and its fringe; no softening."
         return dilate_outer((mask > 0).float(), self.fringe)
 
 # %% ../nbs/03_models.ipynb #3b69a380
 def foreground_distance(
-    hole: Tensor, # b 1 h w, bool
-) -> Tensor: # b 1 h w, float, pixels; 0 outside the hole
+    hole: Tensor,  # b 1 h w, bool
+) -> Tensor:  # b 1 h w, float, pixels; 0 outside the hole
     "Columns from each hole pixel to the foreground on its left, or to the border."
     column = torch.arange(1, hole.shape[-1] + 1, dtype=torch.float32, device=hole.device)
     column = column.expand(hole.shape)
@@ -601,17 +601,17 @@ def foreground_distance(
 # %% ../nbs/03_models.ipynb #f200daaf
 class Observed(NamedTuple):
     "What is known of a picture before the network looks at it."
-    image: Tensor # b 3 h w, 0..1
-    hole: Tensor # b 1 h w, bool
-    plain: Tensor # b 3 h w, the nearest background repeated
-    fill: Tensor # b 3 h w, of `repeat_background`
-    values: Tensor # b 8 h' w', what the network sees; sides are multiples of the block size
+    image: Tensor  # b 3 h w, 0..1
+    hole: Tensor  # b 1 h w, bool
+    plain: Tensor  # b 3 h w, the nearest background repeated
+    fill: Tensor  # b 3 h w, of `repeat_background`
+    values: Tensor  # b 8 h' w', what the network sees; sides are multiples of the block size
 
 def observe(
-    image: Tensor, # b 3 h w, 0..1
-    mask: Tensor, # b 1 h w, above 0 in the hole and its fringe
-    block_size: int = 16, # sides are filled up to multiples of this, pixels
-) -> Observed: # all in float32
+    image: Tensor,  # b 3 h w, 0..1
+    mask: Tensor,  # b 1 h w, above 0 in the hole and its fringe
+    block_size: int = 16,  # sides are filled up to multiples of this, pixels
+) -> Observed:  # all in float32
     "Fill by the rule, and collect what the network is told."
     image, hole = image.float(), mask > 0
     plain, fill = beyond_edge(image, hole, 0), repeat_background(image, hole, skip=0)
@@ -627,9 +627,9 @@ def observe(
 class ResidualBlock(nn.Module):
     "Two convolutions, added to the input."
     def __init__(self,
-        channels: int, # in and out
-        dilation: int = 1, # pixels from one tap of the first convolution to the next
-        gated: bool = False, # one half gates the other, instead of a ReLU
+        channels: int,  # in and out
+        dilation: int = 1,  # pixels from one tap of the first convolution to the next
+        gated: bool = False,  # one half gates the other, instead of a ReLU
     ):
         super().__init__()
         self.gated = gated
@@ -641,8 +641,8 @@ class ResidualBlock(nn.Module):
             with torch.no_grad(): conv.weight *= gain
             nn.init.zeros_(conv.bias)
     def forward(self,
-        x: Tensor, # b c h w
-    ) -> Tensor: # b c h w
+        x: Tensor,  # b c h w
+    ) -> Tensor:  # b c h w
         "The input, and what its neighbours add."
         x1 = self.conv1(x)
         return x + self.conv2(F.glu(x1, 1) if self.gated else F.relu(x1))
@@ -651,24 +651,24 @@ class ResidualBlock(nn.Module):
 class RowAttention(nn.Module):
     "Every place of a row hears all others of that row."
     def __init__(self,
-        channels: int, # in and out, a multiple of `heads`
-        heads: int = 4, # that listen separately
+        channels: int,  # in and out, a multiple of `heads`
+        heads: int = 4,  # that listen separately
     ):
         super().__init__()
         self.heads, self.norm = heads, nn.GroupNorm(1, channels)
         self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
-        self.slope = nn.Parameter(torch.zeros(heads, 2)) # per step to the right, to the left
+        self.slope = nn.Parameter(torch.zeros(heads, 2))  # per step to the right, to the left
         nn.init.zeros_(self.out.weight), nn.init.zeros_(self.out.bias)
     def forward(self,
-        x: Tensor, # b c h w
-    ) -> Tensor: # b c h w
+        x: Tensor,  # b c h w
+    ) -> Tensor:  # b c h w
         "The input, and what its row adds."
         b, c, h, w = x.shape
         qkv = self.to_qkv(self.norm(x)).view(b, 3, self.heads, c // self.heads, h, w)
         q, k, v = qkv.permute(1, 0, 4, 2, 5, 3).reshape(3, b * h, self.heads, w, c // self.heads)
         place = torch.arange(w, device=x.device, dtype=torch.float32)
-        step = place - place[:, None] # w w
+        step = place - place[:, None]  # w w
         step = torch.stack([step.clamp(min=0), step.clamp(max=0)]) / 8
         cost = torch.einsum('hs,sij->hij', self.slope.float(), step).to(q.dtype)
         heard = F.scaled_dot_product_attention(q, k, v, attn_mask=cost[None])
@@ -679,10 +679,10 @@ class RowAttention(nn.Module):
 class BackgroundUNet(nn.Module):
     "Down to a sixteenth of the resolution, and up to half of it."
     def __init__(self,
-        channels: tuple[int, ...], # at 1/2, 1/4, 1/8 and 1/16 of the resolution
-        blocks: tuple[int, ...], # at each of them, on each way
-        gated: bool, # gates instead of ReLUs
-        rows: bool, # attention along rows at the coarsest scale
+        channels: tuple[int, ...],  # at 1/2, 1/4, 1/8 and 1/16 of the resolution
+        blocks: tuple[int, ...],  # at each of them, on each way
+        gated: bool,  # gates instead of ReLUs
+        rows: bool,  # attention along rows at the coarsest scale
     ):
         super().__init__()
         c, n = channels, blocks
@@ -695,8 +695,8 @@ class BackgroundUNet(nn.Module):
         self.up = nn.ModuleList([nn.Conv2d(c[i + 1], c[i], 1) for i in range(3)])
         self.decoder = nn.ModuleList([stage(i) for i in range(3)])
     def encode(self,
-        values: Tensor, # b 8 h w, of `observe`
-    ) -> tuple[Tensor, list[Tensor]]: # b c h/16 w/16, and what is to be added on the way up
+        values: Tensor,  # b 8 h w, of `observe`
+    ) -> tuple[Tensor, list[Tensor]]:  # b c h/16 w/16, and what is to be added on the way up
         "The way down."
         x, skips = self.stem(F.pixel_unshuffle(values, 2)), []
         for blocks, down in zip(self.encoder, self.down):
@@ -704,10 +704,10 @@ class BackgroundUNet(nn.Module):
             x = down(skips[-1])
         return self.bottleneck(x), skips
     def decode(self,
-        x: Tensor, # b c h w, of the stage below
-        skip: Tensor, # b c' 2h 2w, from the way down
-        stage: int, # 2, 1, 0
-    ) -> Tensor: # b c' 2h 2w
+        x: Tensor,  # b c h w, of the stage below
+        skip: Tensor,  # b c' 2h 2w, from the way down
+        stage: int,  # 2, 1, 0
+    ) -> Tensor:  # b c' 2h 2w
         "One stage of the way up."
         x = F.interpolate(self.up[stage](x), scale_factor=2, mode='nearest')
         return self.decoder[stage](x + skip)
@@ -716,7 +716,7 @@ class BackgroundUNet(nn.Module):
 class Correction(nn.Module):
     "What is added to the rule, at full resolution; at first nothing."
     def __init__(self,
-        channels: int, # at half the resolution
+        channels: int,  # at half the resolution
     ):
         super().__init__()
         self.to_pixels = nn.Conv2d(channels, 16, 1)
@@ -724,9 +724,9 @@ class Correction(nn.Module):
         self.conv2 = nn.Conv2d(16, 4, 3, padding=1)
         nn.init.zeros_(self.conv2.weight), nn.init.zeros_(self.conv2.bias)
     def forward(self,
-        seen: Observed, # of a picture
-        x: Tensor, # b c h/2 w/2, the end of the way up
-    ) -> Tensor: # b 3 h w, float32, outside the hole the picture itself
+        seen: Observed,  # of a picture
+        x: Tensor,  # b c h/2 w/2, the end of the way up
+    ) -> Tensor:  # b 3 h w, float32, outside the hole the picture itself
         "The rule, a correction of its colours, and a blend with the sharp repetition."
         x, (h, w) = self.to_pixels(x), seen.hole.shape[-2:]
         x = F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=False)
@@ -738,12 +738,12 @@ class Correction(nn.Module):
 # %% ../nbs/03_models.ipynb #2b4dab67
 class BackgroundInpaintV1(BackgroundInpainter):
     "Our photo inpainter: the repeated background, and what a U-Net of four scales adds to it."
-    name, mixed = 'inpaint_nb.background_v1', () # the second: stages before which frames are mixed
+    name, mixed = 'inpaint_nb.background_v1', ()  # the second: stages before which frames are mixed
     def __init__(self,
-        channels: Sequence[int] = (24, 48, 96, 160), # at 1/2, 1/4, 1/8, 1/16 of the resolution
-        blocks: Sequence[int] = (1, 1, 2, 2), # at each of them, on each way
-        gated: bool = False, # gates instead of ReLUs
-        rows: bool = False, # attention along rows at the coarsest scale
+        channels: Sequence[int] = (24, 48, 96, 160),  # at 1/2, 1/4, 1/8, 1/16 of the resolution
+        blocks: Sequence[int] = (1, 1, 2, 2),  # at each of them, on each way
+        gated: bool = False,  # gates instead of ReLUs
+        rows: bool = False,  # attention along rows at the coarsest scale
     ):
         c, n = [*channels], [*blocks]
         if len(c) != 4 or len(n) != 4 or min(c + n) < 1 or max(c) > 512 or max(n) > 9:
@@ -751,11 +751,11 @@ class BackgroundInpaintV1(BackgroundInpainter):
         super().__init__(channels=c, blocks=n, gated=gated, rows=rows)
         self.unet = BackgroundUNet(c, n, gated, rows)
         self.time_mix = nn.ModuleDict({str(stage): TimeMix(c[stage + 1]) for stage in self.mixed})
-        self.correction = Correction(c[0]) # the last one: a GAN weighs by its last layer
+        self.correction = Correction(c[0])  # the last one: a GAN weighs by its last layer
     @classmethod
     def options_of(cls,
-        state: dict[str, Tensor], # weights of such a model, by name
-    ) -> dict: # options of the model
+        state: dict[str, Tensor],  # weights of such a model, by name
+    ) -> dict:  # options of the model
         "Channels and blocks of the four scales, gates, and attention along rows."
         stages = [f'unet.encoder.{i}.' for i in range(3)] + ['unet.bottleneck.']
         blocks = [sum(key.startswith(stage) and key.endswith('conv1.bias') for key in state) for stage in stages]
@@ -763,10 +763,10 @@ class BackgroundInpaintV1(BackgroundInpainter):
         return dict(channels=channels, blocks=blocks, gated=len(state[f'{stages[0]}0.conv1.bias']) > channels[0],
                     rows=any(key.startswith(stages[3]) and key.endswith('slope') for key in state))
     def forward(self,
-        x: Tensor, # b 3 h w, 0..1, of `preprocess`
-        mask: Tensor, # b 1 h w, of `preprocess`
-        skip_i2i_offset: bool = False, # keep the border of 16 px
-    ) -> Tensor: # b 3 h w, or 16 px less on each side
+        x: Tensor,  # b 3 h w, 0..1, of `preprocess`
+        mask: Tensor,  # b 1 h w, of `preprocess`
+        skip_i2i_offset: bool = False,  # keep the border of 16 px
+    ) -> Tensor:  # b 3 h w, or 16 px less on each side
         "Fill the holes. Only in eval mode the values are clamped to 0..1."
         seen = observe(x, mask, self.block_size)
         x, skips = self.unet.encode(seen.values)
@@ -781,7 +781,7 @@ class BackgroundInpaintV1(BackgroundInpainter):
 class TimeMix(nn.Module):
     "What a frame hears from the frames beside it; at first nothing."
     def __init__(self,
-        channels: int, # of each frame
+        channels: int,  # of each frame
     ):
         super().__init__()
         self.conv = nn.Conv2d(3 * channels, channels, 3, padding=1)
@@ -790,17 +790,17 @@ class TimeMix(nn.Module):
         nn.init.zeros_(self.conv.bias)
         nn.init.zeros_(self.out.weight), nn.init.zeros_(self.out.bias)
     def forward(self,
-        before: Tensor, # t c h w, the frame before each frame
-        here: Tensor, # t c h w
-        after: Tensor, # t c h w
-    ) -> Tensor: # t c h w
+        before: Tensor,  # t c h w, the frame before each frame
+        here: Tensor,  # t c h w
+        after: Tensor,  # t c h w
+    ) -> Tensor:  # t c h w
         "The frames, and what they hear."
         return here + self.out(F.relu(self.conv(torch.cat([before, here, after], 1))))
 
 def beside(
-    frames: Tensor, # t ...; several clips may follow each other
-    length: int, # frames of a clip; the last clip may be shorter
-) -> tuple[Tensor, Tensor, Tensor]: # for each frame the one before, itself, the one after
+    frames: Tensor,  # t ...; several clips may follow each other
+    length: int,  # frames of a clip; the last clip may be shorter
+) -> tuple[Tensor, Tensor, Tensor]:  # for each frame the one before, itself, the one after
     "The frames beside each frame; where a clip ends, the frame itself."
     clips = frames.split(length)
     before = torch.cat([part for clip in clips for part in (clip[:1], clip[:-1])])
@@ -809,8 +809,8 @@ def beside(
 
 # %% ../nbs/03_models.ipynb #59dac0d7
 def with_neighbours(
-    items: Iterable[Any], # in order
-) -> Iterator[tuple[Any, Any, Any]]: # the one before, itself, the one after
+    items: Iterable[Any],  # in order
+) -> Iterator[tuple[Any, Any, Any]]:  # the one before, itself, the one after
     "Each item between its neighbours, as soon as they are there; at the ends its own neighbour."
     items = iter(items)
     for here in items:
@@ -824,11 +824,11 @@ def with_neighbours(
 class BackgroundVideoInpaintV1(BackgroundInpaintV1):
     "Our inpainter for clips: `BackgroundInpaintV1`, whose frames hear their neighbours."
     name, frames, mixed = 'inpaint_nb.background_video_v1', 12, (2, 1)
-    reach = len(mixed) # frames before and after a frame that it can hear
+    reach = len(mixed)  # frames before and after a frame that it can hear
     def rise(self,
-        waiting: Iterator[tuple], # of each frame b c h w, ways up to add, and `Observed`
-        stage: int, # 2, 1, 0
-    ) -> Iterator[tuple]: # the same, one stage higher
+        waiting: Iterator[tuple],  # of each frame b c h w, ways up to add, and `Observed`
+        stage: int,  # 2, 1, 0
+    ) -> Iterator[tuple]:  # the same, one stage higher
         "One stage of the way up, frame by frame."
         alone = ((None, one, None) for one in waiting)
         trios = with_neighbours(waiting) if stage in self.mixed else alone
@@ -836,8 +836,8 @@ class BackgroundVideoInpaintV1(BackgroundInpaintV1):
             if before: x = self.time_mix[str(stage)](before[0], x, after[0])
             yield self.unet.decode(x, skips[stage], stage), skips, seen
     def stream(self,
-        frames: Iterable[tuple[Tensor, Tensor]], # image 1 3 h w and mask 1 1 h w, of `preprocess`
-    ) -> Iterator[Tensor]: # 1 3 h w, two frames later
+        frames: Iterable[tuple[Tensor, Tensor]],  # image 1 3 h w and mask 1 1 h w, of `preprocess`
+    ) -> Iterator[Tensor]:  # 1 3 h w, two frames later
         "Fill a clip frame by frame; nothing is computed twice."
         seen = (observe(x, mask, self.block_size) for x, mask in frames)
         waiting = ((*self.unet.encode(one.values), one) for one in seen)
@@ -847,33 +847,33 @@ class BackgroundVideoInpaintV1(BackgroundInpaintV1):
             yield out if self.training else out.clamp(0, 1)
     @torch.no_grad()
     def infer(self,
-        image: Tensor, # t 3 h w, 0..1, the frames of one clip, any number
-        mask: Tensor, # t 1 h w, above 0 in the hole
-        **options, # of `preprocess`
-    ) -> Tensor: # t 3 h w, 0..1 in eval mode
+        image: Tensor,  # t 3 h w, 0..1, the frames of one clip, any number
+        mask: Tensor,  # t 1 h w, above 0 in the hole
+        **options,  # of `preprocess`
+    ) -> Tensor:  # t 3 h w, 0..1 in eval mode
         "Fill the holes of a whole clip."
         check_pair(image, mask)
         frames = zip(image.split(1), mask.split(1))
         return torch.cat([*self.stream(self.preprocess(*frame, **options) for frame in frames)])
 
 # %% ../nbs/03_models.ipynb #df852c4c
-MODELS: dict[str, type[Inpainter]] = {kind.name: kind for kind in ( # add your own
+MODELS: dict[str, type[Inpainter]] = {kind.name: kind for kind in (  # add your own
     LightInpaintV1, LightVideoInpaintV1, LightVideoInpaintV1Medium, LightVideoInpaintV1Large,
     BackgroundInpaintV1, BackgroundVideoInpaintV1)}
 MODELS[f'{LightVideoInpaintV1.name}_small'] = LightVideoInpaintV1
 
 def full_name(
-    name: str, # one of `MODELS`, with or without `inpaint.` or `inpaint_nb.`
-) -> str: # the model's own name; a name that is not there comes back as it is
+    name: str,  # one of `MODELS`, with or without `inpaint.` or `inpaint_nb.`
+) -> str:  # the model's own name; a name that is not there comes back as it is
     "The name as files keep it."
     for known in (name, f'inpaint.{name}', f'inpaint_nb.{name}'):
         if known in MODELS: return MODELS[known].name
     return name
 
 def create_model(
-    name: str, # one of `MODELS`, with or without `inpaint.`
-    **kwargs, # options of the model
-) -> Inpainter: # with fresh weights
+    name: str,  # one of `MODELS`, with or without `inpaint.`
+    **kwargs,  # options of the model
+) -> Inpainter:  # with fresh weights
     "A new model."
     if full_name(name) not in MODELS:
         raise ValueError(f'unknown model {name!r}; there are: {", ".join(MODELS)}')
@@ -881,16 +881,16 @@ def create_model(
 
 # %% ../nbs/03_models.ipynb #e3043b23
 def plain_names(
-    state: dict[str, Tensor], # weights by name
-) -> dict[str, Tensor]: # the same weights in the same order
+    state: dict[str, Tensor],  # weights by name
+) -> dict[str, Tensor]:  # the same weights in the same order
     "Names without those of wrappers."
     names = [re.sub(r'^(module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.', '', str(name)) for name in state]
     return state if names == list(state) else OrderedDict(zip(names, state.values()))
 
 # %% ../nbs/03_models.ipynb #aee3bbea
 def model_state(
-    model: Inpainter, # on any device, in any memory format
-) -> OrderedDict: # float32, on the CPU, in plain memory order
+    model: Inpainter,  # on any device, in any memory format
+) -> OrderedDict:  # float32, on the CPU, in plain memory order
     "The weights as files keep them."
     state = plain_names(model.state_dict())
     for key, value in state.items(): state[key] = value.float().cpu().clone(memory_format=torch.contiguous_format)
@@ -898,8 +898,8 @@ def model_state(
 
 # %% ../nbs/03_models.ipynb #858d624b
 def packed(
-    entries: dict, # of a checkpoint
-) -> bytes: # what the file will hold
+    entries: dict,  # of a checkpoint
+) -> bytes:  # what the file will hold
     "Only what `weights_only` will read back."
     buffer = io.BytesIO()
     try:
@@ -914,8 +914,8 @@ def packed(
 
 # %% ../nbs/03_models.ipynb #5e470356
 def write_whole(
-    path: Path, # file to write
-    data: bytes, # all of it
+    path: Path,  # file to write
+    data: bytes,  # all of it
 ):
     "Write a file completely or not at all."
     beside = path.with_name(f'.{path.name}.tmp')
@@ -932,11 +932,11 @@ def write_whole(
 
 # %% ../nbs/03_models.ipynb #8318afeb
 def save_model(
-    model: Inpainter, # its weights, name and options are saved
-    path: str | Path, # file to write, `.pth`
-    train_kwargs: dict | None = None, # settings of the training
-    half: bool = False, # weights in 16 bits, for a file of half the size
-    **meta, # further entries
+    model: Inpainter,  # its weights, name and options are saved
+    path: str | Path,  # file to write, `.pth`
+    train_kwargs: dict | None = None,  # settings of the training
+    half: bool = False,  # weights in 16 bits, for a file of half the size
+    **meta,  # further entries
 ):
     "Write a checkpoint, whole or not at all."
     state = model_state(model)
@@ -947,9 +947,9 @@ def save_model(
 
 # %% ../nbs/03_models.ipynb #d20d8035
 def read_plain(
-    path: Path, # file to read
-    map_location: str | torch.device = 'cpu', # where the tensors go
-) -> object: # what was saved
+    path: Path,  # file to read
+    map_location: str | torch.device = 'cpu',  # where the tensors go
+) -> object:  # what was saved
     "Read tensors and plain values, whole and unharmed, and nothing that could run code."
     if not path.exists(): raise FileNotFoundError(f'there is no checkpoint {path}: check the path')
     if not path.is_file(): raise ValueError(f'{path} is a folder or no ordinary file: name a .pth file')
@@ -974,16 +974,16 @@ def read_plain(
 
 # %% ../nbs/03_models.ipynb #1da0ddf4
 def plain_numbers(
-    value: object, # from a file
+    value: object,  # from a file
 ) -> bool:
     "Is it a tensor of numbers that are all there?"
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type == 'meta': return False
     return value.is_floating_point() and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 def misfits(
-    own: dict[str, Tensor], # weights of a model
-    state: dict[str, Tensor], # weights it is given
-) -> str: # empty if all is well
+    own: dict[str, Tensor],  # weights of a model
+    state: dict[str, Tensor],  # weights it is given
+) -> str:  # empty if all is well
     "What is wrong with names and shapes."
     def shape(value): return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
     wrong = [key for key in own if key in state and shape(state[key]) != shape(own[key])]
@@ -993,9 +993,9 @@ def misfits(
     return '; '.join(said) + (f' is {shape(state[wrong[0]])}, not {shape(own[wrong[0]])}' if wrong else '')
 
 def load_weights(
-    model: Inpainter, # receives the weights
-    state: dict[str, Tensor], # weights by name
-    source: str | Path, # where they come from, for messages
+    model: Inpainter,  # receives the weights
+    state: dict[str, Tensor],  # weights by name
+    source: str | Path,  # where they come from, for messages
 ):
     "Copy the weights, all of them, or say which do not fit."
     problem = misfits(model.state_dict(), state)
@@ -1008,8 +1008,8 @@ def load_weights(
 
 # %% ../nbs/03_models.ipynb #1aa11e28
 def weights_by_name(
-    entries: object, # what a file held
-) -> dict[str, Tensor]: # the names of the dictionaries that a tensor lies in stand before its own
+    entries: object,  # what a file held
+) -> dict[str, Tensor]:  # the names of the dictionaries that a tensor lies in stand before its own
     "All tensors of a file, by their full names."
     found, waiting, seen = {}, [('', entries)], set()
     for before, part in waiting:
@@ -1022,9 +1022,9 @@ def weights_by_name(
 
 # %% ../nbs/03_models.ipynb #e1a2a778
 def part_for(
-    weights: dict[str, Tensor], # of `weights_by_name`
-    own: Iterable[str], # names of the weights of a model
-) -> dict[str, Tensor]: # the part of these weights that is most like them, under plain names
+    weights: dict[str, Tensor],  # of `weights_by_name`
+    own: Iterable[str],  # names of the weights of a model
+) -> dict[str, Tensor]:  # the part of these weights that is most like them, under plain names
     "Take off what stands before the names of a model."
     own, places = set(own), Counter()
     for key in weights:
@@ -1037,16 +1037,16 @@ def part_for(
 
 # %% ../nbs/03_models.ipynb #495aa190
 def shapes_of(
-    name: str, # one of `MODELS`
-    **options, # of the model
-) -> dict[str, Tensor]: # its weights by name; the values mean nothing
+    name: str,  # one of `MODELS`
+    **options,  # of the model
+) -> dict[str, Tensor]:  # its weights by name; the values mean nothing
     "What the weights of a model look like; random numbers elsewhere stay as they are."
     with torch.random.fork_rng(devices=[]): return create_model(name, **options).state_dict()
 
 def recognise(
-    weights: dict[str, Tensor], # of `weights_by_name`
-    name: str | None = None, # of the model that it should be
-) -> tuple[str, dict, dict[str, Tensor]]: # name and options of the model, its weights
+    weights: dict[str, Tensor],  # of `weights_by_name`
+    name: str | None = None,  # of the model that it should be
+) -> tuple[str, dict, dict[str, Tensor]]:  # name and options of the model, its weights
     "Which network is it?"
     names, nearest = [kind.name for kind in MODELS.values()], (0, '')
     names = dict.fromkeys([full_name(name)] * (name is not None and full_name(name) in MODELS) + names)
@@ -1066,10 +1066,10 @@ def recognise(
 
 # %% ../nbs/03_models.ipynb #3ffd5bbd
 def read_checkpoint(
-    path: str | Path, # file to read
-    map_location: str | torch.device = 'cpu', # where the tensors go
-    name: str | None = None, # of the model, for files that do not say it
-) -> dict: # the entries, with `name`, `kwargs` and `state_dict`
+    path: str | Path,  # file to read
+    map_location: str | torch.device = 'cpu',  # where the tensors go
+    name: str | None = None,  # of the model, for files that do not say it
+) -> dict:  # the entries, with `name`, `kwargs` and `state_dict`
     "The entries of a checkpoint, or one line that says why there are none."
     entries = read_plain(Path(path), map_location)
     if not isinstance(entries, dict) or not isinstance(entries.get('name'), str) or not isinstance(entries.get('state_dict'), dict):
@@ -1086,19 +1086,19 @@ def read_checkpoint(
 @dataclass(frozen=True)
 class Pretrained:
     "Weights that come with the package."
-    model: str # name of the model
-    file: str # in the folder `weights` of the package
+    model: str  # name of the model
+    file: str  # in the folder `weights` of the package
 
-PRETRAINED: dict[str, Pretrained] = {row.model: row for row in ( # ours first; one for each file
+PRETRAINED: dict[str, Pretrained] = {row.model: row for row in (  # ours first; one for each file
     Pretrained('inpaint_nb.background_v1', 'background_v1.pth'),
     Pretrained('inpaint_nb.background_video_v1', 'background_video_v1.pth'),
     Pretrained('inpaint.light_inpaint_v1', 'light_inpaint_v1.pth'),
     Pretrained('inpaint.light_video_inpaint_v1', 'light_video_inpaint_v1.pth'))}
 
 def pretrained_file(
-    name: str | None = None, # of a model; None: our newest
-    video: bool = False, # without a name: one for clips, if there is one
-) -> Path: # in the package
+    name: str | None = None,  # of a model; None: our newest
+    video: bool = False,  # without a name: one for clips, if there is one
+) -> Path:  # in the package
     "Where shipped weights lie."
     wanted = name and full_name(name)
     rows = [row for row in PRETRAINED.values() if wanted in (None, row.model)]
@@ -1106,27 +1106,27 @@ def pretrained_file(
         raise FileNotFoundError(
             f'the package brings no weights of {name}, but of: {", ".join(PRETRAINED)}; '
             'name one of them after "pretrained:", or a .pth file')
-    row = max(rows, key=lambda row: (MODELS[row.model].frames > 1) == video) # the first of the best
+    row = max(rows, key=lambda row: (MODELS[row.model].frames > 1) == video)  # the first of the best
     path = Path(str(files('inpaint_nb'))) / 'weights' / row.file
     if not path.is_file(): raise FileNotFoundError(f'{path} is missing: install inpaint_nb again')
     return path
 
 def weights_file(
-    path: str | Path, # a file, `pretrained`, or `pretrained:` and the name of a model
-    name: str | None = None, # of a model, for `pretrained`
-    video: bool = False, # as for `pretrained_file`
-) -> Path: # a file
+    path: str | Path,  # a file, `pretrained`, or `pretrained:` and the name of a model
+    name: str | None = None,  # of a model, for `pretrained`
+    video: bool = False,  # as for `pretrained_file`
+) -> Path:  # a file
     "The checkpoint that a setting means."
     word, _, asked = str(path).partition(':')
     return pretrained_file(asked or name, video) if word == 'pretrained' else Path(path)
 
 # %% ../nbs/03_models.ipynb #d8bbb781
 def load_model(
-    path: str | Path, # model file, training checkpoint, or `pretrained`: see `weights_file`
-    map_location: str | torch.device = 'cpu', # device to load to
-    name: str | None = None, # accept only this model
-    video: bool = False, # of `pretrained`: the one for clips, if there is one
-) -> tuple[Inpainter, dict]: # in eval mode; the other entries of the file
+    path: str | Path,  # model file, training checkpoint, or `pretrained`: see `weights_file`
+    map_location: str | torch.device = 'cpu',  # device to load to
+    name: str | None = None,  # accept only this model
+    video: bool = False,  # of `pretrained`: the one for clips, if there is one
+) -> tuple[Inpainter, dict]:  # in eval mode; the other entries of the file
     "Read a model from a file of the reference or of this package."
     path = weights_file(path, name, video)
     entries = read_checkpoint(path, map_location, name)
@@ -1141,12 +1141,12 @@ def load_model(
     return model.to(map_location).eval(), entries
 
 # %% ../nbs/03_models.ipynb #d6f0a2e6
-GATES = 'gmlp.gmlp.proj_' # the linear layers of a `GMLPBlock`
+GATES = 'gmlp.gmlp.proj_'  # the linear layers of a `GMLPBlock`
 
 def narrowed(
-    block: dict[str, Tensor], # weights of a `GMLPBlock` by name
-    width: int, # gates that are kept
-) -> dict[str, Tensor]: # of a block with so many gates
+    block: dict[str, Tensor],  # weights of a `GMLPBlock` by name
+    width: int,  # gates that are kept
+) -> dict[str, Tensor]:  # of a block with so many gates
     "The block with those gates alone that weigh most."
     wide, out = block[f'{GATES}in.weight'], block[f'{GATES}out.weight']
     kept = (out.norm(dim=0) * wide.chunk(2)[0].norm(dim=1)).topk(width).indices.sort().values
@@ -1156,15 +1156,15 @@ def narrowed(
 
 @patch
 def translated(self: Inpainter,
-    state: dict[str, Tensor], # weights of another model, by name
-) -> dict[str, Tensor]: # what of them may fit this one
+    state: dict[str, Tensor],  # weights of another model, by name
+) -> dict[str, Tensor]:  # what of them may fit this one
     "The weights of a photo model under the names and in the shapes of this one."
     return state
 
 @patch
 def translated(self: LightVideoInpaintV1,
-    state: dict[str, Tensor], # weights of another model, by name
-) -> dict[str, Tensor]: # what of them may fit this one
+    state: dict[str, Tensor],  # weights of another model, by name
+) -> dict[str, Tensor]:  # what of them may fit this one
     "The weights of a photo model, and blocks over time that add nothing."
     first, last = state.get('patch.0.weight'), state.get('to_image.1.weight')
     if first is None or last is None or first.shape[:2] != self.patch.weight.flatten(1).shape: return {}
@@ -1181,9 +1181,9 @@ def translated(self: LightVideoInpaintV1,
     return {key: value for key, value in state.items() if key in own and 'enc2' not in key} | space | time | ends
 
 def matching_weights(
-    model: Inpainter, # receives the weights
-    state: dict[str, Tensor], # weights of another model, by name
-) -> int: # tensors taken
+    model: Inpainter,  # receives the weights
+    state: dict[str, Tensor],  # weights of another model, by name
+) -> int:  # tensors taken
     "Take over the parts that are alike, or can be made alike."
     own, state = model.state_dict(), model.translated(state)
     part = {key: re.match(r'enc2\.\d+|\w+', key)[0] for key in own}
@@ -1193,16 +1193,16 @@ def matching_weights(
     return len(taken)
 
 # %% ../nbs/03_models.ipynb #291de30b
-def pretrained_cards() -> dict[str, dict]: # name of the model: its card
+def pretrained_cards() -> dict[str, dict]:  # name of the model: its card
     "What is known about the weights that come with the package."
     return {name: read_checkpoint(pretrained_file(name))['card'] for name in PRETRAINED}
 
 # %% ../nbs/03_models.ipynb #b6e163a3
 def count_macs(
-    model: Inpainter, # is left alone
-    height: int = 1088, # of a frame, pixels
-    width: int = 1920, # of a frame, pixels
-) -> float: # billions for each frame
+    model: Inpainter,  # is left alone
+    height: int = 1088,  # of a frame, pixels
+    width: int = 1920,  # of a frame, pixels
+) -> float:  # billions for each frame
     "Multiplications (with an addition) of convolutions and matrix products."
     frames, model = model.frames, deepcopy(model).to('meta').eval()
     x, mask = [torch.empty(frames, channels, height, width, device='meta') for channels in (3, 1)]
