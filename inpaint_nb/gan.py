@@ -24,7 +24,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 
 from .losses import LPIPS, load_lpips, reflect_to
-from .models import Inpainter, ReplicatePad, load_weights, model_state, read_checkpoint, replicate_pad
+from .light import Inpainter, ReplicatePad, replicate_pad
+from .models import load_weights, model_state, read_checkpoint
 from .train import Compute, PlainStep, RunState, TrainConfig, create_optimizer, own_randomness, same_discriminator, say, set_seed
 
 # %% ../nbs/05_gan.ipynb #ec681a3e

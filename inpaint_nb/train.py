@@ -47,9 +47,12 @@ from .datasets import HardExampleSampler, InpaintDataset, make_folder
 from .depth import choose_device, use_device
 from .fills import repeat_background
 from .losses import LOSSES, create_loss, diff_augment, hole_flicker, hole_psnr, hole_ssim, is_temporal
-from .models import (
-    MODELS, PRETRAINED, Inpainter, LightVideoInpaintV1, create_model, full_name, load_model, load_weights, matching_weights,
-    model_state, save_model, weights_file, write_whole)
+from .light import Inpainter
+from .light_video import LightVideoInpaintV1
+from inpaint_nb.models import (
+    MODELS, PRETRAINED, create_model, full_name, load_model, load_weights, matching_weights,
+    model_state, save_model, weights_file, write_whole
+)
 from .video import VideoDataset
 
 # %% ../nbs/04_train.ipynb #4945dbe1

@@ -14,7 +14,8 @@ from inpaint_nb.datasets import write_record
 from inpaint_nb.gan import (DISCRIMINATORS, L3C, DiscriminatorRow, GanStep, adaptive_weight, best_row, checkerboard_energy, create_discriminator, discriminator_loss, generator_loss,
                             generator_warmup, late_warmup, load_discriminator, moving_average, sharpness, straight_clamp)
 from inpaint_nb.losses import LPIPS, L1, ClampLoss, WithLPIPS, create_loss
-from inpaint_nb.models import MODELS, Inpainter, create_model, load_model, save_model
+from inpaint_nb.light import Inpainter
+from inpaint_nb.models import MODELS, create_model, load_model, save_model
 from inpaint_nb.train import Callback, Compute, Interrupted, PlainStep, RunState, TrainConfig, decay_groups, same_discriminator, summary, train_from_folder
 from inpaint_nb.video import write_clip_record
 
