@@ -43,7 +43,8 @@ from inpaint_nb.depth import (
 )
 from .depth_models import create_depth_model
 from .fills import hole_to_fill, repeat_background
-from .models import BackgroundInpainter, load_model, weights_file, write_whole
+from .models import load_model, weights_file, write_whole
+from .ours import BackgroundInpainter
 from .frames import ClipError
 from .video import Clip, frame_files, frame_paths, natural_order, number_shots, open_clip
 from .warp import StereoViews, forward_warp, get_mapper
