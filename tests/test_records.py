@@ -12,10 +12,13 @@ import torch
 from commands import ENV, run
 from PIL import Image
 
-from inpaint_nb import datasets, records
+from inpaint_nb import datasets, keeping
 from inpaint_nb.depth import DepthModel, write_depth
 from inpaint_nb.datasets import InpaintDataset, encode_png, list_records, make_image_records
-from inpaint_nb.records import RecordFolder, clean_records, data_folders, data_status, job_lines, pack_records, png_chunks, run_jobs, split_records, undo_split, verify_records
+from inpaint_nb.keeping import (
+    RecordFolder, clean_records, data_folders, data_status, job_lines, pack_records, png_chunks,
+    run_jobs, split_records, undo_split, verify_records
+)
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.video import VideoDataset, list_clip_records, make_video_records
 
@@ -472,8 +475,8 @@ def test_verify_holds_little_of_each_record(tmp_path, monkeypatch):
         datasets.write_journal(tmp_path, f'one_Pseudo_{source}', {'options': options, 'depth_model': 'Pseudo', 'source': source, 'records': {f'one_Pseudo_{source}_1_{sample}': 'whole' for sample in (0, 1)}})
     def look(folder, name):
         note = {'options': options, 'source': name.split('_')[2], 'kept': [[1, 0], [1, 1]], 'parameters': {f'parameter {number}': float(number) for number in range(30)}}
-        return records.Checked([], json.loads(json.dumps(note)), 'whole')
-    monkeypatch.setattr(records, 'check_image_record', look)
+        return keeping.Checked([], json.loads(json.dumps(note)), 'whole')
+    monkeypatch.setattr(keeping, 'check_image_record', look)
     assert not faults(tmp_path)
     tracemalloc.start()
     try:
@@ -486,12 +489,12 @@ def test_verify_holds_little_of_each_record(tmp_path, monkeypatch):
 
 def interrupt(monkeypatch, name, after):
     "Ctrl-C when a function is called for the time after `after`."
-    function, calls = getattr(records, name), []
+    function, calls = getattr(keeping, name), []
     def call(*arguments):
         calls.append(1)
         if len(calls) > after: raise KeyboardInterrupt
         return function(*arguments)
-    monkeypatch.setattr(records, name, call)
+    monkeypatch.setattr(keeping, name, call)
 
 
 def test_interrupted_verify_says_what_it_saw(images, tmp_path, monkeypatch):
@@ -513,8 +516,8 @@ def test_interrupted_pack_leaves_the_old_one(images, tmp_path, monkeypatch):
 
 def test_all_that_may_take_long_shows_how_far_it_is(images, tmp_path, monkeypatch, capsys):
     shutil.copytree(images/'train', tmp_path/'train')
-    bars, tqdm = [], records.tqdm
-    monkeypatch.setattr(records, 'tqdm', lambda *things, **settings: bars.append(settings['desc']) or tqdm(*things, **settings))
+    bars, tqdm = [], keeping.tqdm
+    monkeypatch.setattr(keeping, 'tqdm', lambda *things, **settings: bars.append(settings['desc']) or tqdm(*things, **settings))
     data_status(tmp_path)
     assert bars == ['journal of train'] and not capsys.readouterr().err  # it was quick
     pack_records(tmp_path); verify_records(tmp_path); clean_records(tmp_path, 'one')
@@ -615,8 +618,8 @@ def test_names_that_can_be_read_in_two_ways(tmp_path, journal):
 
 
 def test_status_reads_each_line_once(images, monkeypatch):
-    read, lines = records.read_journal, []
-    monkeypatch.setattr(records, 'read_journal', lambda folder, line: lines.append((folder, line)) or read(folder, line))
+    read, lines = keeping.read_journal, []
+    monkeypatch.setattr(keeping, 'read_journal', lambda folder, line: lines.append((folder, line)) or read(folder, line))
     assert len(data_status(images)) > 2 and len(lines) == len({*lines}) > 10
 
 
