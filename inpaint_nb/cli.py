@@ -294,7 +294,7 @@ def check_depth_model(
     with refusing(parser, '--model-type'): check_model_type(model_type, trust_remote_code)
 
 # %% ../nbs/08_cli.ipynb #0ed3a0d9
-MAKERS = dict(inpaint=('datasets', 'make_image_records', 'RecordOptions'), video_inpaint=('video', 'make_video_records', 'ClipOptions'))
+MAKERS = dict(inpaint=('records', 'make_image_records', 'RecordOptions'), video_inpaint=('video', 'make_video_records', 'ClipOptions'))
 KEEPERS = dict(status='data_status', verify='verify_records', clean='clean_records', split='split_records', pack='pack_records')
 RECORD_COMMANDS = dict(
     inpaint=('Make image records from folders of photos that hold train/ and eval/.', '-i photos -o data/images --prefix one --model-type Any_V2_S'),
@@ -319,7 +319,7 @@ def record_parser() -> tuple[Parser, dict[str, Parser]]:
     commands['clean'].add_argument('--yes', action='store_true', help='do not ask')
     commands['split'].add_argument('--undo', action='store_true', help='move back what was moved')
     add_room(commands['jobs'], room_parameters('keeping', 'read_jobs'), positional='file')
-    add_option(commands['jobs'], room_parameters('datasets', 'make_image_records')['shard'])
+    add_option(commands['jobs'], room_parameters('records', 'make_image_records')['shard'])
     return parser, commands
 
 # %% ../nbs/08_cli.ipynb #01c94e7b
@@ -330,7 +330,7 @@ def maker_jobs(
     "What a command that makes records is to do: once for each data set and depth model."
     room, make, options = MAKERS[args.command]
     make, options = (getattr(import_module(f'inpaint_nb.{room}'), name) for name in (make, options))
-    from inpaint_nb.datasets import count_workers, own_share
+    from inpaint_nb.records import count_workers, own_share
     jobs = []
     for dataset_dir, model_type in product(args.dataset_dir, args.model_type):
         check_depth_model(parser, model_type, args.trust_remote_code)
@@ -396,7 +396,7 @@ def keep_records(
 ):
     "Look after records."
     from inpaint_nb import keeping
-    from inpaint_nb.datasets import count_workers
+    from inpaint_nb.records import count_workers
     command = args.command
     with refusing(parser):
         count_workers(getattr(args, 'max_workers', None))

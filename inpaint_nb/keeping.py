@@ -27,8 +27,12 @@ import yaml
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 
-from .datasets import (LEAST_HOLE, Pack, RecordSummary, count_workers, digest_files, keyed_random, list_records, parse_note, read_journal, read_record, record_label, read_split,
-                                 record_note, record_stamps, run_in_order, write_journal)
+from .crops import LEAST_HOLE, keyed_random
+from .datasets import Pack, list_records, read_record, record_stamps
+from inpaint_nb.records import (
+    RecordSummary, count_workers, digest_files, parse_note, read_journal, record_label, read_split,
+    record_note, run_in_order, write_journal
+)
 from .depth import DEPTH_MODELS
 from .video import list_clip_records
 
