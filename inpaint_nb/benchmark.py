@@ -37,10 +37,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import models
-from .datasets import (
-    PHOTO_ENDINGS, list_photos, list_records, material, read_photo, read_record)
-from .depth import choose_device, use_device
-from .depth_models import create_depth_model
+from .crops import material
+from .datasets import list_records, read_record
+from .photos import PHOTO_ENDINGS, list_photos, read_photo
+from .depth import choose_device, create_depth_model, use_device
 from .fills import FILLERS, Filler, counted_pixels, hole_to_fill, hole_width
 from .layers import LayeredPair, layered_pair, moving_pairs
 from .losses import LPIPS, VGG_URL, hole_flicker, hole_psnr, load_lpips, ssim_map
@@ -48,7 +48,8 @@ from .masks import disocclusion_mask
 from .scenes import random_scene
 from .stereo import (depth_frames, inpaint_view, read_frames, read_picture, save_picture,
                                shot_depths, shots)
-from .video import Clip, list_clip_records, list_clips, open_clip
+from .clips import Clip, list_clips, open_clip
+from .video import list_clip_records
 from .warp import fill_holes, forward_warp, match_depth
 
 # %% ../nbs/07_benchmark.ipynb #2af37b5e

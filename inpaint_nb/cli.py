@@ -294,7 +294,7 @@ def check_depth_model(
     with refusing(parser, '--model-type'): check_model_type(model_type, trust_remote_code)
 
 # %% ../nbs/08_cli.ipynb #0ed3a0d9
-MAKERS = dict(inpaint=('datasets', 'make_image_records', 'RecordOptions'), video_inpaint=('video', 'make_video_records', 'ClipOptions'))
+MAKERS = dict(inpaint=('records', 'make_image_records', 'RecordOptions'), video_inpaint=('video', 'make_video_records', 'ClipOptions'))
 KEEPERS = dict(status='data_status', verify='verify_records', clean='clean_records', split='split_records', pack='pack_records')
 RECORD_COMMANDS = dict(
     inpaint=('Make image records from folders of photos that hold train/ and eval/.', '-i photos -o data/images --prefix one --model-type Any_V2_S'),
@@ -315,11 +315,11 @@ def record_parser() -> tuple[Parser, dict[str, Parser]]:
         parameters['prefix'] = parameters['prefix']._replace(default='')  # as in iw3
         add_room(commands[name], parameters, short=dict(dataset_dir='-i', data_dir='-o', batch_size='--depth-batch-size'), leave=('progress',))
         commands[name].epilog = f'{NAMES} {commands[name].epilog}'
-    for name, function in KEEPERS.items(): add_room(commands[name], room_parameters('records', function), short=dict(data_dir='-o -i'), leave=('progress',))
+    for name, function in KEEPERS.items(): add_room(commands[name], room_parameters('keeping', function), short=dict(data_dir='-o -i'), leave=('progress',))
     commands['clean'].add_argument('--yes', action='store_true', help='do not ask')
     commands['split'].add_argument('--undo', action='store_true', help='move back what was moved')
-    add_room(commands['jobs'], room_parameters('records', 'read_jobs'), positional='file')
-    add_option(commands['jobs'], room_parameters('datasets', 'make_image_records')['shard'])
+    add_room(commands['jobs'], room_parameters('keeping', 'read_jobs'), positional='file')
+    add_option(commands['jobs'], room_parameters('records', 'make_image_records')['shard'])
     return parser, commands
 
 # %% ../nbs/08_cli.ipynb #01c94e7b
@@ -330,7 +330,7 @@ def maker_jobs(
     "What a command that makes records is to do: once for each data set and depth model."
     room, make, options = MAKERS[args.command]
     make, options = (getattr(import_module(f'inpaint_nb.{room}'), name) for name in (make, options))
-    from inpaint_nb.datasets import count_workers, own_share
+    from inpaint_nb.records import count_workers, own_share
     jobs = []
     for dataset_dir, model_type in product(args.dataset_dir, args.model_type):
         check_depth_model(parser, model_type, args.trust_remote_code)
@@ -348,7 +348,7 @@ def parse_jobs(
     args: argparse.Namespace,  # the command line that names the file
 ) -> list[tuple[str, Callable]]:  # title, and what to call
     "All jobs of a file; a mistake in any of them is found before the first begins."
-    from inpaint_nb.records import read_jobs
+    from inpaint_nb.keeping import read_jobs
     jobs = []
     with refusing(commands['jobs']):
         try: lines = read_jobs(args.file)
@@ -376,7 +376,7 @@ def make_records(
     sharded: bool,  # a share of the work may be empty
 ):
     "Do one job, or several of which some may fail; what could not be done is an error, or `Incomplete`."
-    from inpaint_nb.records import JobsSummary, gave_nothing, run_jobs
+    from inpaint_nb.keeping import JobsSummary, gave_nothing, run_jobs
     alone = int(os.environ.get('WORLD_SIZE', 1)) == 1  # torchrun stops all processes if one ends with another status than 0
     is_empty = partial(gave_nothing, sharded=sharded) if alone else lambda summary: False
     if len(jobs) > 1:
@@ -395,8 +395,8 @@ def keep_records(
     args: argparse.Namespace,  # a command line that was understood
 ):
     "Look after records."
-    from inpaint_nb import records
-    from inpaint_nb.datasets import count_workers
+    from inpaint_nb import keeping
+    from inpaint_nb.records import count_workers
     command = args.command
     with refusing(parser):
         count_workers(getattr(args, 'max_workers', None))
@@ -404,12 +404,12 @@ def keep_records(
     def agree(question: str) -> bool:
         if not args.yes and not sys.stdin.isatty(): raise ValueError(f'{question} nobody is here to answer: add --yes')
         return args.yes or input(f'{question} (yes/no) ').strip().lower() in ('y', 'yes')
-    values = taken(args, room_parameters('records', KEEPERS[command]))
-    if command == 'clean': print(f'{records.clean_records(**values, agree=agree)} files and folders removed')
-    elif command == 'status': print(*records.data_status(**values), sep='\n')
-    elif command == 'split' and args.undo: print(records.undo_split(args.data_dir))
-    else: print(found := getattr(records, KEEPERS[command])(**values))
-    if command == 'verify' and found.faults: raise ValueError(f"{records.counted(len(found.faults), 'fault')} in {args.data_dir}: the lines above say which files to delete and what is missing; then give the command that made the records again")
+    values = taken(args, room_parameters('keeping', KEEPERS[command]))
+    if command == 'clean': print(f'{keeping.clean_records(**values, agree=agree)} files and folders removed')
+    elif command == 'status': print(*keeping.data_status(**values), sep='\n')
+    elif command == 'split' and args.undo: print(keeping.undo_split(args.data_dir))
+    else: print(found := getattr(keeping, KEEPERS[command])(**values))
+    if command == 'verify' and found.faults: raise ValueError(f"{keeping.counted(len(found.faults), 'fault')} in {args.data_dir}: the lines above say which files to delete and what is missing; then give the command that made the records again")
 
 # %% ../nbs/08_cli.ipynb #87e0892b
 def create_training_data(

@@ -33,13 +33,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .benchmark import Case, Report, fill_case, judge_fills, layered_cases
-from .datasets import (
-    InpaintDataset, RecordSummary, encode_png, list_photos, list_records, make_folder,
-    make_image_records, read_record, run_in_order)
-from .depth_models import create_depth_model
+from .datasets import InpaintDataset, list_records, read_record
+from .photos import list_photos
+from inpaint_nb.records import (
+    RecordSummary, encode_png, make_folder, make_image_records, run_in_order
+)
+from .depth import create_depth_model
 from .fills import FILLERS
-from .models import create_model, load_model, write_whole
-from .ours import BackgroundInpaintV1
+from .models import BackgroundInpaintV1, create_model, load_model, write_whole
 from .scenes import example_photo, random_scene
 from .stereo import anaglyph, make_stereo, read_picture, save_picture, side_by_side
 from .train import (

@@ -36,17 +36,15 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .datasets import batch_of_one, file_kind, make_folder, read_photo
-from inpaint_nb.depth import (
-    DEPTH_READERS, DepthModel, check_count, check_scale, choose_device, depth_video_frames,
-    read_depth, use_device
-)
-from .depth_models import create_depth_model
+from .photos import batch_of_one, file_kind, read_photo
+from .records import make_folder
+from .depth import (
+    DEPTH_READERS, DepthModel, check_count, check_scale, choose_device, create_depth_model,
+    depth_video_frames, read_depth, use_device)
 from .fills import hole_to_fill, repeat_background
-from .models import load_model, weights_file, write_whole
-from .ours import BackgroundInpainter
+from .models import BackgroundInpainter, load_model, weights_file, write_whole
 from .frames import ClipError
-from .video import Clip, frame_files, frame_paths, natural_order, number_shots, open_clip
+from .clips import Clip, frame_files, frame_paths, natural_order, number_shots, open_clip
 from .warp import StereoViews, forward_warp, get_mapper
 
 # %% ../nbs/06_stereo.ipynb #60b1faf1
