@@ -15,9 +15,16 @@ from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
 from inpaint_nb.models import MODELS, PRETRAINED, create_model, load_model
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.fills import repeat_background
-from inpaint_nb.stereo import (PACKINGS, ClipWriter, StereoOptions, StereoViews, add_tracks, cpu_has_matrix_units, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
-                               inpaint_view, make_stereo, open_views, output_files, photo_depth, read_frames, read_picture, save_picture, shot_depths, shots,
-                               side_by_side, stereo_clip, stereo_file, stereo_frames, stereo_photo, tiles_to_fill)
+from inpaint_nb.clip import (
+    ClipWriter, add_tracks, depth_frames, fade_windows, fill_stream, read_frames, shot_depths,
+    shots, stereo_clip, stereo_file, stereo_frames
+)
+from inpaint_nb.stereo import (
+    PACKINGS, StereoOptions, cpu_has_matrix_units, eight_bits, fill_views, half_side_by_side,
+    inpaint_view, make_stereo, open_views, output_files, photo_depth, read_picture, save_picture,
+    side_by_side, stereo_photo, tiles_to_fill
+)
+from inpaint_nb.warp import StereoViews
 from inpaint_nb.video import open_clip
 from inpaint_nb.warp import forward_warp
 
@@ -446,7 +453,7 @@ def test_sound_that_cannot_be_written(tmp_path, films, monkeypatch, capsys):
     "The pictures are worth more than the sound."
     write_with_sound(tmp_path / 'a.avi', 'pcm_s16le', 'stereo')
     def refuse(context): raise av.error.ArgumentError(22, 'Invalid argument')
-    monkeypatch.setattr('inpaint_nb.stereo._aac', refuse)
+    monkeypatch.setattr('inpaint_nb.clip._aac', refuse)
     out, = stereo_clip(tmp_path / 'a.avi', tmp_path / 'a.mp4', progress=False)
     with av.open(str(out)) as container: assert not container.streams.audio
     assert len(open_clip(out)) == 14 and 'its sound (pcm_s16le) cannot be written to mp4 and is left out' in capsys.readouterr().err
@@ -827,7 +834,7 @@ def test_clip_that_was_broken_off(tmp_path, bad_clips):
 def test_damage_on_the_way_replaces_nothing(tmp_path, films, monkeypatch):
     "Only found when the frames are read: the earlier result stays, and none of several is written."
     clip = open_clip(films / 'clip.mp4')
-    monkeypatch.setattr('inpaint_nb.stereo.read_frames', lambda clip: list(clip.frames())[:9])
+    monkeypatch.setattr('inpaint_nb.clip.read_frames', lambda clip: list(clip.frames())[:9])
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out/clip_mask.mp4').write_bytes(b'whole')
     with pytest.raises(FileExistsError, match='only 9 of 14 frames'): stereo_clip(clip.path, tmp_path / 'out', format='mask,left', progress=False)
@@ -866,7 +873,7 @@ VIDEOS = sorted((SHARED / 'data/videos').glob('*.mp4'))
 def test_real_clips(tmp_path, path, monkeypatch):
     "The first twenty frames, one eye made: the other one is the clip."
     clip = open_clip(path)
-    monkeypatch.setattr('inpaint_nb.stereo.open_clip', lambda *_: dataclasses.replace(clip, times=clip.times[:20]))
+    monkeypatch.setattr('inpaint_nb.clip.open_clip', lambda *_: dataclasses.replace(clip, times=clip.times[:20]))
     out, = stereo_clip(path, tmp_path / 'a.mp4', 'repeat', view='right', crf=12, progress=False)
     after = open_clip(out)
     assert len(after) == 20 and np.abs(after.times - clip.times[:20]).max() < 0.002
@@ -875,7 +882,8 @@ def test_real_clips(tmp_path, path, monkeypatch):
 
 def test_metric_depth_is_bent_and_networks_follow(tmp_path, films):
     "Distances go through div_6, in photos and in clips; a network that answers late gets its pictures back in order."
-    from inpaint_nb.stereo import followed, photo_depth
+    from inpaint_nb.clip import followed
+    from inpaint_nb.stereo import photo_depth
     from inpaint_nb.warp import get_mapper
     class Distances(Stretching): is_metric = True
     clip = open_clip(films / 'clip.mp4')
