@@ -53,7 +53,7 @@ def _enter(program: str, line: list[str], folder: str, number: int, at: int, rep
     said = os.open(report + '.txt', os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for output in (1, 2): os.dup2(said, output)
     sys.addaudithook(watch)
-    try: status = getattr(cli, program.removeprefix('inpaint_'))(line)
+    try: status = getattr(cli, program)(line)
     except SystemExit as end: status = end.code
     Path(report).write_text(f'{next(steps) - 1}')
     os._exit(status or 0)
