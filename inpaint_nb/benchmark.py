@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['WIDTHS', 'Score', 'Average', 'decibels', 'average_over_time', 'average_scores', 'by_width', 'average_widths',
-           'Report', 'score_rows', 'width_rows', 'report_tables', 'text_table', 'markdown_table', 'report_record',
-           'finite', 'fill_case', 'local_lpips', 'frame_lpips', 'score_fill', 'judge_fills', 'judge_stereo',
-           'compare_fills', 'label', 'where_most_hole', 'ranked', 'case_strip', 'score_sheet', 'Paths', 'fetch',
-           'optical_flow', 'follow', 'warping_errors', 'warping_error', 'judge_clips', 'compare_clip_fills',
-           'load_fillers', 'BenchmarkOptions', 'run_benchmark', 'time_fill', 'check_speed', 'measure_speed']
+           'Report', 'score_rows', 'width_rows', 'report_tables', 'text_table', 'markdown_table', 'show_report',
+           'report_record', 'finite', 'fill_case', 'local_lpips', 'frame_lpips', 'score_over_time', 'score_fill',
+           'judge_fills', 'judge_stereo', 'compare_fills', 'label', 'where_most_hole', 'ranked', 'case_strip',
+           'score_sheet', 'Paths', 'fetch', 'optical_flow', 'follow', 'warping_errors', 'warping_error', 'judge_clips',
+           'compare_clip_fills', 'load_fillers', 'BenchmarkOptions', 'run_benchmark', 'time_fill', 'check_speed',
+           'measure_speed']
 
 # %% ../nbs/07_benchmark.ipynb #e5daf552
 import importlib.util
@@ -17,7 +18,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,11 +30,12 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from . import models
-from .cases import Case, clips_sources, scene_cases, stereo_sources
+from .cases import (
+    Case, Sources, clips_sources, scene_cases, spread_evenly, stereo_sources)
 from .depth import choose_device, use_device
 from .fills import FILLERS, Filler, hole_width
 from .losses import LPIPS, VGG_URL, hole_flicker, hole_psnr, load_lpips, ssim_map
+from .models import load_model, weights_file, write_whole
 from .stereo import inpaint_view, save_picture
 
 # %% ../nbs/07_benchmark.ipynb #d5fae0db
@@ -82,31 +84,34 @@ def average_over_time(
     weight: str,  # stays or followed
 ) -> tuple[float, float]:  # each clip alike, each pixel alike; NaN where there is none
     "Both averages of the clips that have such a score."
-    pairs = [(getattr(score, name), getattr(score, weight)) for score in scores if getattr(score, weight)]
-    if not pairs: return np.nan, np.nan
-    values, weights = zip(*pairs)
+    having = [score for score in scores if getattr(score, weight)]
+    if not having: return np.nan, np.nan
+    values = [getattr(score, name) for score in having]
+    weights = [getattr(score, weight) for score in having]
     return float(np.mean(values)), float(np.average(values, weights=weights))
 
 def average_scores(
     scores: list[Score],  # of one filler
 ) -> Average:  # of pictures and of pixels
     "Both averages."
-    columns = {name: np.array([getattr(score, name) for score in scores], dtype=float)
-               for name in ('psnr', 'ssim', 'pixels', 'lpips', 'frame_psnr', 'frame_ssim')}
-    psnr, ssim, pixels, *others = columns.values()
-    pooled = decibels(np.average(10 ** (-psnr / 10), weights=pixels)), np.average(ssim, weights=pixels)
-    flicker = average_over_time(scores, 'flicker', 'stays')
-    warping = average_over_time(scores, 'warping', 'followed')
-    numbers = psnr.mean(), ssim.mean(), *pooled, flicker[0], warping[0], flicker[1], warping[1]
-    return Average(*map(float, (*numbers, *(values.mean() for values in others))))
+    def column(name): return np.array([getattr(score, name) for score in scores], dtype=float)
+    psnr, ssim, pixels = column('psnr'), column('ssim'), column('pixels')
+    mean_flicker, pooled_flicker = average_over_time(scores, 'flicker', 'stays')
+    mean_warping, pooled_warping = average_over_time(scores, 'warping', 'followed')
+    return Average(
+        float(psnr.mean()), float(ssim.mean()),
+        decibels(np.average(10 ** (-psnr / 10), weights=pixels)),
+        float(np.average(ssim, weights=pixels)),
+        mean_flicker, mean_warping, pooled_flicker, pooled_warping,
+        *(float(column(name).mean()) for name in ('lpips', 'frame_psnr', 'frame_ssim')))
 
 # %% ../nbs/07_benchmark.ipynb #a19f7ec0
 WIDTHS = 8, 16, 32, 64  # pixels: holes up to each of these, and wider ones
 
 def by_width(
     case: Case,
-    error: Tensor,  # T 1 H W, squared
-    likeness: Tensor,  # T 1 H W, SSIM
+    error: Tensor,  # t 1 h w, squared
+    likeness: Tensor,  # t 1 h w, SSIM
 ) -> tuple[tuple[int, float, float], ...]:  # pixels, mean error, mean SSIM for each width
     "The counted pixels by the width of their hole."
     group = torch.bucketize(hole_width(case.hole), torch.tensor(WIDTHS, dtype=torch.float32))
@@ -119,16 +124,20 @@ def average_widths(
 ) -> list[tuple[int, float, float]]:  # for each width pixels, PSNR in dB and SSIM; NaN for none
     "All pixels of each width."
     table = np.array([score.widths for score in scores], dtype=float)  # scores, widths, 3
-    pixels = table[..., 0].sum(0)
-    error, ssim = ((table[..., 0] * table[..., place]).sum(0) / np.maximum(pixels, 1) for place in (1, 2))
-    return [(int(n), decibels(e), float(s)) if n else (0, np.nan, np.nan) for n, e, s in zip(pixels, error, ssim)]
+    counts, errors, likenesses = table[..., 0], table[..., 1], table[..., 2]
+    pixels = counts.sum(0)
+    error = (counts * errors).sum(0) / np.maximum(pixels, 1)
+    ssim = (counts * likenesses).sum(0) / np.maximum(pixels, 1)
+    return [(int(n), decibels(e), float(s)) if n else (0, np.nan, np.nan)
+            for n, e, s in zip(pixels, error, ssim)]
 
 # %% ../nbs/07_benchmark.ipynb #4f7a12f9
-@dataclass
+@dataclass(frozen=True)
 class Report:
     "Scores of several fillers on several pictures or clips."
     scores: list[Score]
-    seen: dict[str, float]  # case: PSNR of the pixels that needed no filling, dB; infinite if those are the truth
+    # case: PSNR of the pixels that needed no filling, dB; infinite if those are the truth
+    seen: dict[str, float]
     command: str = ''  # that made it
     notes: str = ''  # what a reader must know besides
     whole: bool = False  # show what whole frames score
@@ -149,18 +158,9 @@ class Report:
         "Are there clips among the cases?"
         return any(score.stays for score in self.scores)
 
-    @property
-    def ending(self) -> list[str]:
-        "What stands below the tables."
-        return [text for text in (self.notes, f'made by: {self.command}' if self.command else '') if text]
+    def __str__(self): return show_report(self, lambda rows: '\n'.join(text_table(rows)), '\n')
 
-    def __str__(self):
-        tables = ['\n'.join([title, *text_table(rows)]) for title, rows in report_tables(self).items()]
-        return '\n\n'.join([*tables, *self.ending])
-
-    def _repr_markdown_(self):
-        tables = [f'{title}\n\n{markdown_table(rows)}' for title, rows in report_tables(self).items()]
-        return '\n\n'.join([*tables, *self.ending])
+    def _repr_markdown_(self): return show_report(self, markdown_table, '\n\n')
 
 # %% ../nbs/07_benchmark.ipynb #53869269
 def score_rows(
@@ -171,16 +171,16 @@ def score_rows(
 ) -> list[list[str]]:  # the first row holds the headings
     "A row for each case, then the averages."
     kind, averages = 'clip' if report.temporal else 'picture', report.averages
-    show = lambda found, prefix='': cell(*(getattr(found, prefix + name) for name in names))
-    table = [[kind, *([count] if count else []), *averages]]
+    def show(found, prefix=''): return cell(*(getattr(found, prefix + name) for name in names))
+    rows = [[kind, count or '', *averages]]
     for case in report.seen:
         mine = [score for score in report.scores if score.case == case]
-        table.append([case, *([str(getattr(mine[0], count))] if count else []), *map(show, mine)])
+        counted = str(getattr(mine[0], count)) if count else ''
+        rows.append([case, counted, *map(show, mine)])
     for prefix, title in (('mean_', f'mean of the {kind}s'), ('pooled_', 'all pixels')):
-        if not hasattr(Average, prefix + names[0]): continue
-        cells = [show(average, prefix) for average in averages.values()]
-        table.append([title, *([''] if count else []), *cells])
-    return table
+        if hasattr(Average, prefix + names[0]):
+            rows.append([title, '', *(show(average, prefix) for average in averages.values())])
+    return rows if count else [[first, *others] for first, _, *others in rows]
 
 def width_rows(
     report: Report,
@@ -188,12 +188,14 @@ def width_rows(
     "A row for each width of holes."
     found = {name: average_widths(scores) for name, scores in report.by_filler.items()}
     names = [*(f'up to {width} px' for width in WIDTHS), 'more']
-    cell = lambda pixels, psnr, ssim: f'{psnr:.2f} / {ssim:.3f}' if pixels else '-'
+    def cell(pixels, psnr, ssim): return f'{psnr:.2f} / {ssim:.3f}' if pixels else '-'
     rows = [[name, str(entries[0][0]), *(cell(*entry) for entry in entries)]
             for name, *entries in zip(names, *found.values())]
     return [['width', 'pixels', *found], *rows]
 
 # %% ../nbs/07_benchmark.ipynb #8134d596
+def _grey_levels(*values): return ' / '.join(f'{255 * value:.2f}' for value in values)
+
 def report_tables(
     report: Report,
 ) -> dict[str, list[list[str]]]:  # title: rows
@@ -203,41 +205,62 @@ def report_tables(
         seen = ['seen', *(f'{value:.2f}' for value in report.seen.values()), '', '']
         for row, value in zip(rows, seen): row.append(value)
     tables = {'hole PSNR in dB / hole SSIM': rows}
-    if all(score.widths for score in report.scores): tables['the same by the width of the hole, all pixels'] = width_rows(report)
+    if all(score.widths for score in report.scores):
+        tables['the same by the width of the hole, all pixels'] = width_rows(report)
     if not any(np.isnan(score.lpips) for score in report.scores):
-        tables['LPIPS, true but for the hole'] = score_rows(report, ('lpips',), None, '{:.4f}'.format)
+        rows = score_rows(report, ('lpips',), None, '{:.4f}'.format)
+        tables['LPIPS, true but for the hole'] = rows
     if report.whole:
-        tables['PSNR in dB / SSIM of whole frames'] = score_rows(report, ('frame_psnr', 'frame_ssim'), None, '{:.2f} / {:.4f}'.format)
+        names = 'frame_psnr', 'frame_ssim'
+        rows = score_rows(report, names, None, '{:.2f} / {:.4f}'.format)
+        tables['PSNR in dB / SSIM of whole frames'] = rows
     if report.temporal:
-        levels = lambda *values: ' / '.join(f'{255 * value:.2f}' for value in values)
-        tables['flicker / warping error in the hole, in grey levels of 255'] = score_rows(report, ('flicker', 'warping'), 'stays', levels)
+        rows = score_rows(report, ('flicker', 'warping'), 'stays', _grey_levels)
+        tables['flicker / warping error in the hole, in grey levels of 255'] = rows
     return tables
 
+# %% ../nbs/07_benchmark.ipynb #2eb43fa2
 def text_table(
     rows: list[list[str]],  # the first one holds the headings
 ) -> list[str]:  # lines of one length
     "Columns set flush with spaces."
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return ['  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    return ['  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in rows]
 
 def markdown_table(
     rows: list[list[str]],  # the first one holds the headings
 ) -> str:
     "The same for a page."
     head, *body = rows
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in [head, ['---', *['---:'] * (len(head) - 1)], *body])
+    line = ['---', *['---:'] * (len(head) - 1)]
+    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in [head, line, *body])
+
+def show_report(
+    report: Report,
+    table: Callable[[list[list[str]]], str],  # of rows
+    gap: str,  # below a title
+) -> str:
+    "All tables, and what stands below them."
+    parts = [f'{title}{gap}{table(rows)}' for title, rows in report_tables(report).items()]
+    if report.notes: parts.append(report.notes)
+    if report.command: parts.append(f'made by: {report.command}')
+    return '\n\n'.join(parts)
 
 # %% ../nbs/07_benchmark.ipynb #ddcb0121
 def report_record(
     report: Report,
 ) -> dict:  # of what JSON knows
     "All numbers of a report."
-    machine = dict(torch=torch.__version__, opencv=cv2.__version__, python=platform.python_version(), machine=platform.machine())
-    widths = {name: average_widths(scores) for name, scores in report.by_filler.items() if all(score.widths for score in scores)}
-    record = dict(command=report.command, notes=report.notes, versions=machine, seen=report.seen,
-                  averages={name: average._asdict() for name, average in report.averages.items()},
-                  widths=dict(up_to=WIDTHS, pixels_psnr_ssim=widths), scores=[asdict(score) for score in report.scores])
-    return finite(record)
+    machine = dict(torch=torch.__version__, opencv=cv2.__version__,
+                   python=platform.python_version(), machine=platform.machine())
+    widths = {name: average_widths(scores) for name, scores in report.by_filler.items()
+              if all(score.widths for score in scores)}
+    averages = {name: average._asdict() for name, average in report.averages.items()}
+    return finite(dict(
+        command=report.command, notes=report.notes, versions=machine, seen=report.seen,
+        averages=averages, widths=dict(up_to=WIDTHS, pixels_psnr_ssim=widths),
+        scores=[asdict(score) for score in report.scores]))
 
 def finite(
     value,  # of dictionaries, lists and numbers
@@ -251,36 +274,51 @@ def finite(
 def fill_case(
     case: Case,  # what to fill
     filler: Filler | nn.Module,  # a function or an inpainter
-) -> Tensor:  # T 3 H W
+) -> Tensor:  # t 3 h w
     "The case's picture or clip with its hole filled."
-    step = len(case.image) if getattr(filler, 'frames', 1) > 1 else 1
-    parts = [(case.image, case.hole)] if step == len(case.image) else zip(case.image.split(step), case.hole.split(step))
+    parts, together = [(case.image, case.hole)], getattr(filler, 'frames', 1) > 1
+    if len(case.image) > 1 and not together:
+        parts = list(zip(case.image.split(1), case.hole.split(1)))
     if not isinstance(filler, nn.Module): return torch.cat([filler(*part) for part in parts])
     device = next(filler.parameters()).device
-    return torch.cat([inpaint_view(image.to(device), hole.to(device), filler)[0].cpu() for image, hole in parts])
+    return torch.cat([inpaint_view(image.to(device), hole.to(device), filler)[0].cpu()
+                      for image, hole in parts])
 
 # %% ../nbs/07_benchmark.ipynb #2e0aba59
 def local_lpips() -> LPIPS | None:  # None: its weights are not here
     "LPIPS without asking the network."
-    there = (Path(torch.hub.get_dir()) / 'checkpoints' / VGG_URL.rsplit('/', 1)[1]).is_file()
+    there = (Path(torch.hub.get_dir())/'checkpoints'/VGG_URL.rsplit('/', 1)[1]).is_file()
     return load_lpips().eval() if there and importlib.util.find_spec('lpips') else None
 
 @torch.no_grad()
 def frame_lpips(
-    filled: Tensor,  # T 3 H W, 0..1
+    filled: Tensor,  # t 3 h w, 0..1
     case: Case,
     lpips: nn.Module,  # called as `lpips(pred, target)`
 ) -> float:  # 0 is the same
     "The mean of the frames, true but for the counted pixels."
     mixed = torch.where(case.counted, filled.clamp(0, 1), case.target)
-    return float(np.mean([lpips(mine, true).item() for mine, true in zip(mixed.split(1), case.target.split(1))]))
+    frames = zip(mixed.split(1), case.target.split(1))
+    return float(np.mean([lpips(mine, true).item() for mine, true in frames]))
 
 # %% ../nbs/07_benchmark.ipynb #ca4c8137
+def score_over_time(
+    case: Case,  # a clip
+    filled: Tensor,  # t 3 h w, by the filler
+    paths: tuple,  # `Paths` of the clip's truth, see `follow`
+) -> dict[str, float]:  # fields of `Score`
+    "What changes from frame to frame."
+    trio = filled, case.target, case.counted
+    steps = warping_errors(*trio, paths)
+    stays = (case.counted[1:] & case.counted[:-1]).sum()
+    return dict(flicker=hole_flicker(*trio).item(), stays=int(stays),
+                warping=steps.nanmean().item(), followed=int((~steps.isnan()).sum()))
+
 def score_fill(
     case: Case,  # with something counted
-    filled: Tensor,  # T 3 H W, by the filler
+    filled: Tensor,  # t 3 h w, by the filler
     filler: str,  # its name
-    paths: tuple | None = None,  # `Paths` of the clip's truth, see `follow`
+    paths: tuple | None = None,  # `Paths` of a clip's truth, see `follow`
     lpips: nn.Module | None = None,  # see `local_lpips`
 ) -> Score:
     "All that is measured."
@@ -288,30 +326,31 @@ def score_fill(
     error = (shown - case.target).square().mean(1, keepdim=True)
     likeness = ssim_map(shown, case.target).mean(1, keepdim=True)
     more = {} if lpips is None else dict(lpips=frame_lpips(shown, case, lpips))
-    if paths is not None:
-        trio = filled, case.target, case.counted
-        steps = warping_errors(*trio, paths)
-        more |= dict(flicker=hole_flicker(*trio).item(), stays=int((case.counted[1:] & case.counted[:-1]).sum()),
-                     warping=steps.nanmean().item(), followed=int((~steps.isnan()).sum()))
+    if paths is not None: more |= score_over_time(case, filled, paths)
     frames = [decibels(one.item()) for one in error.mean((1, 2, 3))]
-    return Score(case.name, filler, decibels(error[case.counted].mean().item()), likeness[case.counted].mean().item(),
-                 int(case.counted.sum()), frame_psnr=float(np.mean(frames)), frame_ssim=likeness.mean().item(),
-                 widths=by_width(case, error, likeness), **more)
+    return Score(
+        case.name, filler, decibels(error[case.counted].mean().item()),
+        likeness[case.counted].mean().item(), int(case.counted.sum()),
+        frame_psnr=float(np.mean(frames)), frame_ssim=likeness.mean().item(),
+        widths=by_width(case, error, likeness), **more)
 
+# %% ../nbs/07_benchmark.ipynb #985d0a2e
 def judge_fills(
     cases: Iterable[Case],  # what to fill
     fillers: dict[str, Filler | nn.Module] = FILLERS,  # by the name they get in the table
     lpips: nn.Module | None = None,  # see `local_lpips`
 ) -> Report:  # prints itself as a table
     "Score each filler on each case; cases with nothing to count are left out."
-    scores, seen = [], {}
+    scores, seen, notes = [], {}, []
     for case in cases:
         if not case.counted.any(): continue
         seen[case.name] = hole_psnr(case.image, case.target, case.seen).item()
+        if case.note and case.note not in notes: notes.append(case.note)
         paths = follow(case.target) if len(case.target) > 1 else None
-        scores += [score_fill(case, fill_case(case, filler), name, paths, lpips) for name, filler in fillers.items()]
+        scores += [score_fill(case, fill_case(case, filler), name, paths, lpips)
+                   for name, filler in fillers.items()]
     if not scores: raise ValueError('nothing to judge: no case has a hole whose truth is known')
-    return Report(scores, seen)
+    return Report(scores, seen, notes='\n'.join(notes))
 
 # %% ../nbs/07_benchmark.ipynb #57304566
 def judge_stereo(
@@ -326,7 +365,7 @@ def compare_fills(
     case: Case,  # what to fill
     fillers: dict[str, Filler | nn.Module] = FILLERS,  # drawn in this order
     gain: float = 4.0,  # of the errors, for the eye
-) -> Tensor:  # 1 3 2H W*(1 + fillers)
+) -> Tensor:  # 1 3 2h w*(1 + fillers)
     "Truth and fills in one picture, over the hole (counted pixels white) and the errors in it."
     fills = [fill_case(case, filler) for filler in fillers.values()]
     hole = (0.4 * case.hole + 0.6 * case.counted).expand_as(case.target)
@@ -337,20 +376,24 @@ def compare_fills(
 def label(
     text: str,
     size: tuple[int, int],  # height and width, pixels
-) -> Tensor:  # 1 3 H W, 0..1, black on white
+) -> Tensor:  # 1 3 h w, 0..1, black on white
     "A text as a picture, ending at the right."
-    picture = Image.new('RGB', size[::-1], 'white')
-    ImageDraw.Draw(picture).text((size[1] - 6, size[0] // 2), text, 'black', ImageFont.load_default(12), anchor='rm')
+    height, width = size
+    picture = Image.new('RGB', (width, height), 'white')
+    font = ImageFont.load_default(12)
+    ImageDraw.Draw(picture).text((width - 6, height // 2), text, 'black', font, anchor='rm')
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
 
 def where_most_hole(
-    hole: Tensor,  # T 1 H W, 0 or 1
-    side: int,  # of a square, pixels; at most H and W
+    hole: Tensor,  # t 1 h w, 0 or 1
+    side: int,  # of a square, pixels; at most h and w
 ) -> tuple[int, int, int]:  # its first row and column, and a row of pixels in it
     "The square and the row with the most hole over all frames."
     total = hole.float().mean(0, keepdim=True)
-    top, left = divmod(F.avg_pool2d(total, side, 1).argmax().item(), total.shape[-1] - side + 1)
-    return top, left, top + total[0, 0, top:top + side, left:left + side].mean(1).argmax().item()
+    best = F.avg_pool2d(total, side, 1).argmax().item()
+    top, left = divmod(best, total.shape[-1] - side + 1)
+    rows = total[0, 0, top:top + side, left:left + side].mean(1)
+    return top, left, top + rows.argmax().item()
 
 # %% ../nbs/07_benchmark.ipynb #fe4b0882
 def ranked(
@@ -359,32 +402,36 @@ def ranked(
     number: int = 12,  # of cases, at most
 ) -> list[str]:  # names of cases, from the worst to the best, spread evenly
     "Cases by the PSNR of one filler."
-    names = [score.case for score in sorted(report.by_filler[filler], key=lambda score: score.psnr)]
-    return [names[place] for place in np.linspace(0, len(names) - 1, min(number, len(names))).round().astype(int)]
+    scores = sorted(report.by_filler[filler], key=lambda score: score.psnr)
+    return spread_evenly([score.case for score in scores], number)
 
 def case_strip(
     case: Case,
     fillers: dict[str, Filler | nn.Module],  # drawn in this order
     report: Report,  # with the scores of this case
     side: int = 192,  # of a crop, pixels
-) -> Tensor:  # 1 3 H W, 0..1
+) -> Tensor:  # 1 3 h w, 0..1
     "Hole, fills and truth of one case, each with its score."
-    scores = {score.filler: f'{score.filler} {score.psnr:.1f}' for score in report.scores if score.case == case.name}
-    size, time = min(side, *case.hole.shape[-2:]), len(case.hole) // 2
+    scores = {score.filler: f'{score.filler} {score.psnr:.1f}'
+              for score in report.scores if score.case == case.name}
+    size, middle = min(side, *case.hole.shape[-2:]), len(case.hole) // 2
     top, left, _ = where_most_hole(case.counted.float(), size)
-    shown = [case.image, *(fill_case(case, filler) for filler in fillers.values()), case.target]
-    names = [case.name, *(scores[name] for name in fillers), 'truth']
-    crops = [F.interpolate(one[time:time + 1, :, top:top + size, left:left + size].clamp(0, 1), (side, side)) for one in shown]
-    return torch.cat([torch.cat([label(name, (18, side + 4)), F.pad(crop, (2, 2, 0, 4), value=1)], -2)
-                      for name, crop in zip(names, crops)], -1)
+    fills = {scores[name]: fill_case(case, filler) for name, filler in fillers.items()}
+    strip = []
+    for name, clip in [(case.name, case.image), *fills.items(), ('truth', case.target)]:
+        crop = clip[middle:middle + 1, :, top:top + size, left:left + size].clamp(0, 1)
+        framed = F.pad(F.interpolate(crop, (side, side)), (2, 2, 0, 4), value=1)
+        strip.append(torch.cat([label(name, (18, side + 4)), framed], -2))
+    return torch.cat(strip, -1)
 
+# %% ../nbs/07_benchmark.ipynb #ee02562a
 def score_sheet(
-    sources: dict[str, Callable[[], Case]],  # cases by name
+    sources: Sources,
     fillers: dict[str, Filler | nn.Module],  # drawn in this order
     report: Report,  # of these
     number: int = 12,  # of cases, at most
-) -> Tensor:  # 1 3 H W, 0..1, to show or to save
-    "Cases from the worst to the best of the last network, or of the first filler where there is none."
+) -> Tensor:  # 1 3 h w, 0..1, to show or to save
+    "Cases from the worst to the best of the last network; where there is none of the first filler."
     networks = [name for name, filler in fillers.items() if isinstance(filler, nn.Module)]
     chosen = ranked(report, networks[-1] if networks else next(iter(fillers)), number)
     return torch.cat([case_strip(sources[name](), fillers, report) for name in chosen], -2)
@@ -392,48 +439,53 @@ def score_sheet(
 # %% ../nbs/07_benchmark.ipynb #c119a877
 class Paths(NamedTuple):
     "Where the points of each frame are in the next one."
-    place: Tensor  # T-1 H W 2, column and row there, pixels
-    sure: Tensor  # T-1 1 H W, bool
+    place: Tensor  # t-1 h w 2, column and row there, pixels
+    sure: Tensor  # t-1 1 h w, bool
 
 def fetch(
-    values: Tensor,  # n c H W
-    place: Tensor,  # n H W 2, column and row, pixels
-) -> Tensor:  # n c H W
+    values: Tensor,  # n c h w
+    place: Tensor,  # n h w 2, column and row, pixels
+) -> Tensor:  # n c h w
     "Read pictures at other places, linear between pixels."
     last = place.new_tensor([values.shape[-1] - 1, values.shape[-2] - 1]).clamp(min=1)
     return F.grid_sample(values, 2 * place / last - 1, padding_mode='border', align_corners=True)
 
 # %% ../nbs/07_benchmark.ipynb #23b9d0c9
 def optical_flow(
-    frames: list[np.ndarray],  # H W, 8-bit grey
+    frames: list[np.ndarray],  # h w, 8-bit grey
     others: list[np.ndarray],  # as many
-) -> Tensor:  # n H W 2, steps to the right and down, pixels
+) -> Tensor:  # n h w 2, steps to the right and down, pixels
     "From each frame to its other one."
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     finder.setFinestScale(0)
-    return torch.from_numpy(np.stack([finder.calc(frame, other, None) for frame, other in zip(frames, others)]))
+    steps = [finder.calc(frame, other, None) for frame, other in zip(frames, others)]
+    return torch.from_numpy(np.stack(steps))
 
 def follow(
-    clip: Tensor,  # T 3 H W, 0..1, at least two frames
+    clip: Tensor,  # t 3 h w, 0..1, at least two frames
     colour: float = 10 / 255,  # by which the ends of a sure path may differ
 ) -> Paths:
     "The paths of all points to the next frame."
-    grey = [cv2.cvtColor(frame.permute(1, 2, 0).mul(255).round().byte().cpu().numpy(), cv2.COLOR_RGB2GRAY) for frame in clip]
+    clip = clip.cpu()
+    pixels = clip.permute(0, 2, 3, 1).mul(255).round().byte().numpy()
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pixels]
     steps, back = optical_flow(grey[:-1], grey[1:]), optical_flow(grey[1:], grey[:-1])
-    here = torch.stack(torch.meshgrid(torch.arange(clip.shape[-1]), torch.arange(clip.shape[-2]), indexing='xy'), -1)
+    rows, columns = torch.meshgrid(*map(torch.arange, clip.shape[-2:]), indexing='ij')
+    here = torch.stack([columns, rows], -1)
     place = here + steps
     inside = ((place >= 0) & (place <= here[-1, -1])).all(-1)
-    home = (steps + fetch(back.permute(0, 3, 1, 2), place).permute(0, 2, 3, 1)).norm(dim=-1) < 1
-    alike = (fetch(clip[1:].cpu(), place) - clip[:-1].cpu()).abs().mean(1) < colour
+    there = fetch(back.permute(0, 3, 1, 2), place).permute(0, 2, 3, 1)
+    home = (steps + there).norm(dim=-1) < 1
+    alike = (fetch(clip[1:], place) - clip[:-1]).abs().mean(1) < colour
     return Paths(place, (inside & home & alike)[:, None])
 
 # %% ../nbs/07_benchmark.ipynb #ba4222f8
 def warping_errors(
-    pred: Tensor,  # T 3 H W, 0..1
-    target: Tensor,  # T 3 H W, 0..1
-    mask: Tensor,  # T 1 H W, above 0 in the hole
+    pred: Tensor,  # t 3 h w, 0..1
+    target: Tensor,  # t 3 h w, 0..1
+    mask: Tensor,  # t 1 h w, above 0 in the hole
     paths: Paths,  # of the target
-) -> Tensor:  # T-1 1 H W, 0..2; NaN where a path is not sure, or does not begin and end in the hole
+) -> Tensor:  # t-1 1 h w, 0..2; NaN where a path is not sure, or does not begin and end in the hole
     "How much the error of a fill changes along each path."
     error = pred.float().clamp(0, 1) - target.float()
     counted = paths.sure & (mask[:-1] > 0) & (fetch((mask[1:] > 0).float(), paths.place) > 0.999)
@@ -441,13 +493,14 @@ def warping_errors(
     return change.where(counted, torch.nan)
 
 def warping_error(
-    pred: Tensor,  # T 3 H W, 0..1
-    target: Tensor,  # T 3 H W, 0..1
-    mask: Tensor,  # T 1 H W, above 0 in the hole
+    pred: Tensor,  # t 3 h w, 0..1
+    target: Tensor,  # t 3 h w, 0..1
+    mask: Tensor,  # t 1 h w, above 0 in the hole
 ) -> Tensor:  # scalar, 0..2; NaN where no path stays in the hole
     "Mean change of a fill along the paths of the truth, as far as the truth does not change alike."
+    if len(target) < 2: return torch.tensor(torch.nan)
     pred, target, mask = pred.cpu(), target.cpu(), mask.cpu()
-    return warping_errors(pred, target, mask, follow(target)).nanmean() if len(target) > 1 else torch.tensor(torch.nan)
+    return warping_errors(pred, target, mask, follow(target)).nanmean()
 
 # %% ../nbs/07_benchmark.ipynb #64527ca0
 def judge_clips(
@@ -457,9 +510,9 @@ def judge_clips(
     progress: bool = True,  # show a bar
 ) -> Report:  # prints itself as two tables
     "Score fillers on video records, in space and over time."
-    sources = clips_sources(folder, frames)
-    makers = tqdm(sources.values(), 'judging', unit=' clips', disable=not progress)
-    return judge_fills((make() for make in makers), fillers)
+    makers = clips_sources(folder, frames).values()
+    with tqdm(makers, 'judging', unit=' clips', disable=not progress) as bar:
+        return judge_fills((make() for make in bar), fillers)
 
 # %% ../nbs/07_benchmark.ipynb #685886a2
 def compare_clip_fills(
@@ -467,17 +520,22 @@ def compare_clip_fills(
     fillers: dict[str, Filler | nn.Module] = FILLERS,  # drawn in this order
     columns: int = 5,  # frames to show, spread evenly
     side: int = 128,  # of the crop, pixels
-) -> Tensor:  # 1 3 H W, 0..1, to show or to save
+) -> Tensor:  # 1 3 h w, 0..1, to show or to save
     "Holes, fills and truth of a clip on one sheet, and one row of each over time."
     side = min(side, *case.hole.shape[-2:])
     top, left, row = where_most_hole(case.hole, side)
-    shown = np.linspace(0, len(case.hole) - 1, min(columns, len(case.hole))).round().astype(int)
-    clips = {'hole': case.image, **{name: fill_case(case, filler) for name, filler in fillers.items()}, 'truth': case.target}
-    strips, margin = [], 12 + int(max(ImageFont.load_default(12).getlength(name) for name in clips))
+    shown = spread_evenly([*range(len(case.hole))], columns)
+    fills = {name: fill_case(case, filler) for name, filler in fillers.items()}
+    clips = {'hole': case.image, **fills, 'truth': case.target}
+    margin = 12 + int(max(ImageFont.load_default(12).getlength(name) for name in clips))
+    strips = []
     for name, frames in clips.items():
-        crops = [F.pad(frames[t, None, :, top:top + side, left:left + side], (0, 2, 0, 2), value=1) for t in shown]
-        time = F.interpolate(frames[:, :, row, left:left + side].permute(1, 0, 2)[None], (side, side), mode='nearest')
-        strips.append(torch.cat([label(name, (side + 2, margin)), *crops, F.pad(time, (8, 2, 0, 2), value=1)], -1))
+        crop = frames[..., left:left + side]
+        squares = [F.pad(crop[t, None, :, top:top + side], (0, 2, 0, 2), value=1) for t in shown]
+        over_time = crop[:, :, row].permute(1, 0, 2)[None]  # 1 3 t side
+        over_time = F.interpolate(over_time, (side, side), mode='nearest')
+        squares.append(F.pad(over_time, (8, 2, 0, 2), value=1))
+        strips.append(torch.cat([label(name, (side + 2, margin)), *squares], -1))
     return torch.cat(strips, -2)
 
 # %% ../nbs/07_benchmark.ipynb #59dc02d8
@@ -489,15 +547,17 @@ def load_fillers(
     "The classical fillers, and these models."
     fillers = dict(FILLERS)
     for file in checkpoint_file:
-        path = models.weights_file(file, video=video)
+        path = weights_file(file, video=video)
         name = file if path != Path(file) or path.stem in fillers else path.stem
-        fillers[name] = models.load_model(path, map_location=str(device))[0]
+        fillers[name] = load_model(path, map_location=str(device))[0]
     return fillers
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
     "What all kinds of benchmarks have in common."
-    checkpoint_file: list[str] = ()  # models to judge beside the classical fillers, any number; pretrained: the weights that come with the package; pretrained:NAME: those of one model
+    # models to judge beside the classical fillers, any number;
+    # pretrained: the weights that come with the package; pretrained:NAME: those of one model
+    checkpoint_file: list[str] = ()
     json: str | None = None  # file for all numbers
     sheet: str | None = None  # picture file for cases from the worst to the best (.png, .jpg)
     gpu: int = 0  # number of the GPU for models; -1, or no GPU there: CPU
@@ -508,7 +568,7 @@ class BenchmarkOptions:
 
 # %% ../nbs/07_benchmark.ipynb #0cbd5c6c
 def run_benchmark(
-    sources: dict[str, Callable[[], Case]],  # cases by name
+    sources: Sources,
     options: BenchmarkOptions = BenchmarkOptions(),
     command: str = '',  # that asks for it, for the report
     whole: bool = False,  # show what whole frames score
@@ -518,13 +578,13 @@ def run_benchmark(
     "Judge all fillers on all cases."
     fillers = load_fillers(options.checkpoint_file, use_device(choose_device(options.gpu)), video)
     lpips = local_lpips()
-    bar = tqdm(sources.values(), 'judging', unit=' cases', disable=not progress)
-    report = judge_fills((make() for make in bar), fillers, lpips)
-    report.command, report.whole = command, whole
-    report.notes = '' if lpips else 'no column for LPIPS: its weights are not here'
-    if any('(SGBM)' in name for name in sources): report.notes += '\n(SGBM): no measured disparity; matched by OpenCV, less to be trusted'
-    report.notes = report.notes.strip()
-    if options.json: models.write_whole(Path(options.json), json.dumps(report_record(report), indent=1).encode())
+    with tqdm(sources.values(), 'judging', unit=' cases', disable=not progress) as bar:
+        report = judge_fills((make() for make in bar), fillers, lpips)
+    notes = [report.notes] if report.notes else []
+    if lpips is None: notes.insert(0, 'no column for LPIPS: its weights are not here')
+    report = replace(report, command=command, whole=whole, notes='\n'.join(notes))
+    record = json.dumps(report_record(report), indent=1)
+    if options.json: write_whole(Path(options.json), record.encode())
     if options.sheet: save_picture(score_sheet(sources, fillers, report), options.sheet)
     return report
 
@@ -552,24 +612,29 @@ def check_speed(
     repeats: int,
 ):
     "Refuse what cannot be timed."
-    if min(height, width) < 64: raise ValueError(f'height and width must be 64 or more, not {height} and {width}')
+    if min(height, width) < 64:
+        raise ValueError(f'height and width must be 64 or more, not {height} and {width}')
     if repeats < 1: raise ValueError(f'repeats must be 1 or more, not {repeats}')
 
+# %% ../nbs/07_benchmark.ipynb #ae572bc4
 def measure_speed(
     height: int = 1080,  # of the picture, pixels
     width: int = 1920,  # of the picture, pixels
     repeats: int = 5,  # after one to warm up
-    checkpoint_file: list[str] = (),  # models to time beside the classical fillers, any number; or pretrained
+    # models to time beside the classical fillers, any number; or pretrained
+    checkpoint_file: list[str] = (),
     gpu: int = 0,  # number of the GPU for models; -1, or no GPU there: CPU
 ) -> list[list[str]]:  # rows of a table
-    "Time all fillers on one right view of a procedural scene, its holes at a divergence of 4 percent."
+    "Time all fillers on one right view of a procedural scene, its divergence 4 percent."
     check_speed(height, width, repeats)
     device = use_device(choose_device(gpu))
     case, = scene_cases([24], (height, width))
     rows = [['filler', 'median ms', 'least', 'most']]
     for name, filler in load_fillers(checkpoint_file, device).items():
         times = time_fill(filler, case, repeats)
-        rows.append([name, *(f'{1000 * seconds:.0f}' for seconds in (times[len(times) // 2], times[0], times[-1]))])
+        shown = times[len(times) // 2], times[0], times[-1]
+        rows.append([name, *(f'{1000 * seconds:.0f}' for seconds in shown)])
     where = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()
-    size = f'{width} x {height}, {case.hole.mean():.1%} hole'
-    return [*rows, [f'{size}; models on {where}, {torch.get_num_threads()} of {os.cpu_count()} cores, torch {torch.__version__}', '', '', '']]
+    machine = (f'{width} x {height}, {case.hole.mean():.1%} hole; models on {where}, '
+               f'{torch.get_num_threads()} of {os.cpu_count()} cores, torch {torch.__version__}')
+    return [*rows, [machine, '', '', '']]

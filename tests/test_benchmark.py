@@ -475,7 +475,7 @@ def test_layered_views_are_what_their_numbers_say(photos):
     assert [view.name for view in views] == [f'view {n}' for n in range(5)] and all(view.counted.any() for view in views)
     pair = layered_pair(photos, 3 + 4, 96, 6)
     again = layered_case(photos, 4, 3, 96, (6, 24))
-    assert all(torch.equal(mine, other) for mine, other in zip(again[1:], views[4][1:]))
+    assert all(torch.equal(mine, other) for mine, other in zip(again[1:6], views[4][1:6]))
     assert torch.equal(again.target[0], torch.from_numpy(pair.right).permute(2, 0, 1))
     off = [(view.image - view.target).abs()[view.seen.expand_as(view.image)].median() for view in views]
     assert max(off) < 4 / 255

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from commands import Running, run
-from inpaint_nb.depth import DepthModel, RunningScale, create_depth_model, read_depth, write_depth
+from inpaint_nb.depth import DepthModel, DepthOptions, RunningScale, create_depth_model, read_depth, write_depth
 from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
 from inpaint_nb.models import MODELS, PRETRAINED, create_model, load_model
 from inpaint_nb.scenes import random_clip, random_scene
@@ -20,8 +20,8 @@ from inpaint_nb.clip import (
     shots, stereo_clip, stereo_file, stereo_frames
 )
 from inpaint_nb.stereo import (
-    PACKINGS, StereoOptions, cpu_has_matrix_units, eight_bits, fill_views, half_side_by_side,
-    inpaint_view, make_stereo, open_views, output_files, photo_depth, read_picture, save_picture,
+    PACKINGS, StereoOptions, cpu_has_matrix_units, eight_bits, open_with, prepare, fill_views, half_side_by_side,
+    inpaint_view, make_stereo, open_views, output_files, find_depth, read_picture, save_picture,
     side_by_side, stereo_photo, tiles_to_fill
 )
 from inpaint_nb.warp import StereoViews
@@ -222,7 +222,7 @@ def test_dilation_is_meant_at_the_depth_maps_width(size, columns, given, grown):
         hole = mask_closing((mask > 0).float())
         assert hole.any() and torch.equal(found, dilate_inner(dilate_outer(hole, grown[1]), grown[0]))
     options = StereoOptions(divergence=8, inner_dilation=given[0], outer_dilation=given[1])
-    assert torch.equal(options.warp(scene.image, depth).right_mask, opened.right_mask)
+    assert torch.equal(open_with(options, scene.image, depth).right_mask, opened.right_mask)
 
 
 def test_several_pictures_at_once(model):
@@ -340,7 +340,7 @@ def test_whoever_says_nothing_gets_our_weights(tmp_path, photo):
     assert (pictures[0] == pictures[1]).all() and (pictures[0] == pictures[2]).all()
     assert (pictures[3] == pictures[4]).all() and (pictures[0] != pictures[3]).any()
     image = read_picture(photo)
-    opened = StereoOptions(divergence=8, view='right').warp(image, photo_depth(photo, image))
+    opened = open_with(StereoOptions(divergence=8, view='right'), image, find_depth(photo, image))
     for net, picture in ((load_model('pretrained')[0], pictures[0]), (None, pictures[3])):
         assert (eight_bits(fill_views(opened, net).right) == picture).all()
 
@@ -349,11 +349,11 @@ def test_photos_and_clips_have_their_weights(monkeypatch):
     "A clip gets the model for clips, or the one for photos as long as there is no other."
     there = {MODELS[row.model].frames > 1 for row in PRETRAINED.values()}
     for video in (False, True):
-        _, net = StereoOptions(gpu=-1).prepare(video)
+        _, net = prepare(StereoOptions(gpu=-1), video)
         assert not net.training and (net.frames > 1) == (video and video in there)
     monkeypatch.setattr('inpaint_nb.models.PRETRAINED', {})
-    assert StereoOptions('repeat', gpu=-1).prepare()[1] is None
-    with pytest.raises(FileNotFoundError, match='brings no weights'): StereoOptions(gpu=-1).prepare()
+    assert prepare(StereoOptions('repeat', gpu=-1))[1] is None
+    with pytest.raises(FileNotFoundError, match='brings no weights'): prepare(StereoOptions(gpu=-1))
 
 
 # --- clips -----------------------------------------------------------------------------------------------------------------
@@ -590,8 +590,8 @@ def test_a_cut_begins_anew(tmp_path):
     model = create_depth_model('Pseudo')
     second = list(enumerate(clip.frames()))[14:]
     alone = [depth for _, depth in shot_depths(second, clip, model)]
-    opened = [StereoOptions(seed=0).warp(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, depth) for (_, pixels), depth in zip(second, alone)]
-    together = list(stereo_frames(clip, StereoOptions(seed=0)))[14:]
+    opened = [open_with(StereoOptions(depth=DepthOptions(seed=0, edge_dilation=2)), torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, depth) for (_, pixels), depth in zip(second, alone)]
+    together = list(stereo_frames(clip, StereoOptions(depth=DepthOptions(seed=0, edge_dilation=2))))[14:]
     for views, expected in zip(together, opened): assert torch.equal(views.right, fill_views(expected).right)
 
 
@@ -883,7 +883,7 @@ def test_real_clips(tmp_path, path, monkeypatch):
 def test_metric_depth_is_bent_and_networks_follow(tmp_path, films):
     "Distances go through div_6, in photos and in clips; a network that answers late gets its pictures back in order."
     from inpaint_nb.clip import followed
-    from inpaint_nb.stereo import photo_depth
+    from inpaint_nb.stereo import find_depth
     from inpaint_nb.warp import get_mapper
     class Distances(Stretching): is_metric = True
     clip = open_clip(films / 'clip.mp4')
@@ -891,7 +891,7 @@ def test_metric_depth_is_bent_and_networks_follow(tmp_path, films):
     plain, bent = ([depth for _, depth in shot_depths(iter(frames), clip, model)] for model in (Stretching(), Distances()))
     for one, other in zip(plain, bent, strict=True): assert torch.equal(get_mapper('div_6')(one), other)
     image = random_scene(1, size=(48, 64)).image
-    assert torch.equal(photo_depth('a.png', image, model=Distances()), get_mapper('div_6')(photo_depth('a.png', image, model=Stretching())))
+    assert torch.equal(find_depth('a.png', image, model=Distances()), get_mapper('div_6')(find_depth('a.png', image, model=Stretching())))
     class Late(Stretching):
         batch_size = 5
     pictures = [torch.rand(1, 3, 8, 8) for _ in range(12)]
