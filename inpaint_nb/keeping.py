@@ -33,7 +33,7 @@ from inpaint_nb.records import (
     RecordSummary, count_workers, digest_files, parse_note, read_journal, record_label, read_split,
     record_note, run_in_order, write_journal
 )
-from .depth import DEPTH_MODELS
+from .depth_models import DEPTH_MODELS
 from .video import list_clip_records
 
 # %% ../nbs/09_keeping.ipynb #ffdd5319

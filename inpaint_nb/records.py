@@ -40,7 +40,8 @@ from inpaint_nb.crops import (
     LEAST_HOLE, Helpers, PhotoError, PhotoParameters, PhotoUnfit, RecordOptions, composed_crops,
     draw_parameters, keyed_random, material, open_photo, photo_crops, photo_depth, place_photo,
     read_material)
-from .depth import DepthModel, choose_device, create_depth_model
+from .depth import DepthModel, choose_device
+from .depth_models import create_depth_model
 from .photos import look_through
 
 # %% ../nbs/02a_records.ipynb #791b03dc

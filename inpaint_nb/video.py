@@ -48,7 +48,8 @@ from .crops import (
     photo_holes, place_photo)
 from .datasets import (
     RIM, find_pack, grid_crop, hard_crop, list_records, read_record, record_page, thicken_mask)
-from .depth import DepthModel, choose_device, create_depth_model
+from .depth import DepthModel, choose_device
+from .depth_models import create_depth_model
 from .frames import ClipError
 from .layers import (
     draw_layers, draw_path, ground_texture, hole_detail, layered_record, moving_layers)

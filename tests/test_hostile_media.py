@@ -148,7 +148,7 @@ def told(capfd, program, *line):
     "Call a program: its status, what it said, and the lines of errors; without bars, and what is assumed of colours."
     capfd.readouterr()
     start = time.monotonic()
-    try: status = getattr(cli, program.removeprefix('inpaint_'))([str(part) for part in line])
+    try: status = getattr(cli, program)([str(part) for part in line])
     except SystemExit as end: status = end.code
     assert time.process_time() and time.monotonic() - start < SOON * (1 + os.getloadavg()[0])
     out, err = capfd.readouterr()

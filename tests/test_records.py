@@ -825,7 +825,7 @@ def test_a_share_of_broken_photos_is_an_error(tmp_path):
 
 
 def torchrun(tmp_path, *line):
-    (tmp_path/'program.py').write_text('import sys; from inpaint_nb.cli import create_training_data; sys.exit(create_training_data())')
+    (tmp_path/'program.py').write_text('import sys; from inpaint_nb.cli import inpaint_create_training_data; sys.exit(inpaint_create_training_data())')
     done = subprocess.run([Path(sys.executable).parent/'torchrun', '--standalone', '--nproc_per_node', '2', tmp_path/'program.py', *map(str, line)], env=ENV, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('records: ') == 2
