@@ -391,7 +391,7 @@ def find_depth(
     photo: str | Path,  # its file, for models that find depth by name
     image: Tensor,  # 1 3 h w, 0..1, what is in it
     depth_file: str | Path | None = None,  # .png, .npy, .npz or .pfm; None: ask the model
-    # see `inpaint_nb.depth.create_depth_model`; None: `Pseudo`
+    # see `inpaint_nb.depth_models.create_depth_model`; None: `Pseudo`
     model: DepthModel | None = None,
 ) -> Tensor:  # 1 1 rows columns, 0..1, 1 is nearest
     "Depth of one photo."
