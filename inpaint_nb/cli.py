@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['REQUIRED', 'KINDS', 'NAMES', 'MAKERS', 'KEEPERS', 'RECORD_COMMANDS', 'STEREO_DEPTH', 'BENCHMARKS', 'Parameter',
-           'room_parameters', 'add_option', 'one_line', 'is_first_process', 'with_options', 'Parser', 'error_line',
-           'Incomplete', 'Heard', 'open_closed', 'heard', 'stoppable', 'finish', 'add_options', 'add_room', 'taken',
-           'subcommands', 'refusing', 'check_depth_model', 'maker_parameters', 'record_parser', 'maker_jobs',
-           'parse_jobs', 'announce_missing', 'do_jobs', 'agree', 'keep_records', 'inpaint_create_training_data',
-           'train_parameters', 'inpaint_train', 'stereo_parameters', 'inpaint_stereo', 'benchmark_parameters',
-           'benchmark_parser', 'time_fills', 'judge_cases', 'inpaint_benchmark', 'inpaint_demo']
+           'room_parameters', 'add_option', 'one_line', 'is_first_process', 'Parser', 'with_options', 'error_line',
+           'Incomplete', 'Heard', 'open_closed', 'heard', 'stoppable', 'finish', 'add_room', 'taken', 'subcommands',
+           'refusing', 'check_depth_model', 'maker_parameters', 'record_parser', 'maker_jobs', 'parse_jobs',
+           'announce_missing', 'do_jobs', 'agree', 'keep_records', 'inpaint_create_training_data', 'train_parameters',
+           'inpaint_train', 'stereo_parameters', 'inpaint_stereo', 'benchmark_parameters', 'benchmark_parser',
+           'time_fills', 'judge_cases', 'inpaint_benchmark', 'inpaint_demo']
 
 # %% ../nbs/10_cli.ipynb #19c60a61
 import argparse
@@ -152,15 +152,15 @@ def is_first_process() -> bool:
     "Is this the only process of a run, or the one that speaks for all?"
     return os.environ.get('RANK', '0') == '0'
 
-def with_options(
-    text: str,  # with names of parameters in backticks
-) -> str:  # with names of options instead
-    "A message of a room, for those who type."
-    return re.sub(r'`([a-z][a-z0-9_]*)`', lambda name: f"--{name[1].replace('_', '-')}", text)
-
 class Parser(argparse.ArgumentParser):
     "An argument parser that complains in one line."
     where = ''  # what is wrong there, if it is not the command line itself
+    options: set[str] = set()  # the parameters that are options of this program
+    def add_argument(self, *names, **settings) -> argparse.Action:
+        "A further option, which messages may name."
+        action = super().add_argument(*names, **settings)
+        self.options.add(action.dest)
+        return action
     def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
         "What the command line says; a complaint names the command that was meant."
         found, unknown = self.parse_known_args(args, namespace)
@@ -173,6 +173,15 @@ class Parser(argparse.ArgumentParser):
         text = one_line(f'error: {self.where}{with_options(message)}; '
                         f'{f"{self.prog} {command}".strip()} -h lists all options')
         self.exit(2, f'{text}\n' if is_first_process() else None)
+
+def with_options(
+    text: str,  # with names of parameters in backticks
+) -> str:  # with names of options instead
+    "A message of a room, for those who type."
+    def option(found):
+        name = found[1] if found[1] in Parser.options else None
+        return f"--{name.replace('_', '-')}" if name else found[0]
+    return re.sub(r'`(\w+)`', option, text)
 
 # %% ../nbs/10_cli.ipynb #9803100e
 def error_line(
@@ -290,14 +299,6 @@ def finish(
     return 0
 
 # %% ../nbs/10_cli.ipynb #004ad2b3
-def add_options(
-    parser: Parser,  # gets them
-    parameters: dict[str, Parameter],  # of `room_parameters`
-    sparse: bool = False,  # leave what is not given out of the result
-):
-    "Make options of all that a room's function or dataclass wants to know."
-    for parameter in parameters.values(): add_option(parser, parameter, sparse=sparse)
-
 def add_room(
     parser: Parser,  # gets the options
     parameters: dict[str, Parameter],  # of `room_parameters`
@@ -565,7 +566,8 @@ def inpaint_train(
                 '-i data/images --model-dir models/one')
         command = subcommands(parser, dict(inpaint=does))['inpaint']
         add_room(command, places, short=dict(data_dir='-i'))
-        add_options(command, settings, sparse=True)  # what is not given is the recipe's
+        for parameter in settings.values():
+            add_option(command, parameter, sparse=True)  # what is not given is the recipe's
         command.epilog = f'{NAMES} {command.epilog}'
         args = parser.parse_args(argv)
         from inpaint_nb.train import train_from_folder, with_recipe
