@@ -38,7 +38,8 @@ from .datasets import (
     make_image_records, read_record, run_in_order)
 from .depth import create_depth_model
 from .fills import FILLERS
-from .models import BackgroundInpaintV1, create_model, load_model, write_whole
+from .models import create_model, load_model, write_whole
+from .ours import BackgroundInpaintV1
 from .scenes import example_photo, random_scene
 from .stereo import anaglyph, make_stereo, read_picture, save_picture, side_by_side
 from .train import (
