@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from .clip import depth_frames, read_frames, shot_depths, shots
 from .datasets import (
     PHOTO_ENDINGS, list_photos, list_records, material, read_photo, read_record)
-from .depth import create_depth_model
+from .depth_models import create_depth_model
 from .fills import counted_pixels, hole_to_fill
 from .layers import LayeredPair, layered_pair, moving_pairs
 from .masks import disocclusion_mask

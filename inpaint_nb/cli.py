@@ -353,7 +353,7 @@ def check_depth_model(
     trust_remote_code: bool = False,  # allow a network to run a program of its own
 ):
     "End with 2 if there is no such depth model, or if it may not be used."
-    from inpaint_nb.depth import check_model_type
+    from inpaint_nb.depth_models import check_model_type
     with refusing(parser, '--model-type'): check_model_type(model_type, trust_remote_code)
 
 # %% ../nbs/10_cli.ipynb #0ed3a0d9
@@ -459,7 +459,7 @@ def announce_missing(
     jobs: list[tuple[str, Callable]],  # title, and what to call
 ):
     "Say which depth networks will fail for want of weights."
-    from inpaint_nb.depth import check_weights
+    from inpaint_nb.depth_models import check_weights
     wanted = [(work.keywords['model_type'], work.keywords['depth_weights']) for _, work in jobs]
     for model_type, weights in dict.fromkeys(wanted):
         try: check_weights(model_type, weights)

@@ -47,7 +47,8 @@ from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
 
 from . import __version__
-from .depth import DepthModel, choose_device, create_depth_model
+from .depth import DepthModel, choose_device
+from .depth_models import create_depth_model
 from .frames import holds_film
 from .layers import LayeredPhoto, draw_layers, hole_detail, layered_record
 from .masks import dilate_edge, dilate_inner, dilate_outer, disocclusion_mask, mask_closing

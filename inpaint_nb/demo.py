@@ -36,7 +36,7 @@ from .cases import Case, layered_cases
 from .datasets import (
     InpaintDataset, RecordSummary, encode_png, list_photos, list_records, make_folder,
     make_image_records, read_record, run_in_order)
-from .depth import create_depth_model
+from .depth_models import create_depth_model
 from .fills import FILLERS
 from .models import create_model, load_model, write_whole
 from .ours import BackgroundInpaintV1

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from .datasets import (LEAST_HOLE, Pack, RecordSummary, count_workers, digest_files, keyed_random, list_records, parse_note, read_journal, read_record, record_label, read_split,
                                  record_note, record_stamps, run_in_order, write_journal)
-from .depth import DEPTH_MODELS
+from .depth_models import DEPTH_MODELS
 from .video import list_clip_records
 
 # %% ../nbs/02b_records.ipynb #ffdd5319

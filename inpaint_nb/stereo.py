@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .datasets import batch_of_one, make_folder, read_photo
-from .depth import (
-    DepthModel, DepthOptions, choose_device, create_depth_model, read_depth, use_device)
+from .depth import DepthModel, DepthOptions, choose_device, read_depth, use_device
+from .depth_models import create_depth_model
 from .fills import hole_to_fill, repeat_background
 from .light import Tiling
 from .models import load_model, weights_file, write_whole

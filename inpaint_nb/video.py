@@ -42,7 +42,8 @@ from .datasets import (
     shown, PhotoError, PhotoParameters, RecordMaker, RecordOptions, RecordSummary, check_options, one_thread_each, best_crop, count_workers, digest_ends, digest_files, draw_parameters, encode_record, file_kind, find_pack,
     grid_crop, hard_crop, keyed_random, known_empty, list_photos, list_records, make_folder, own_share, photo_depth, photo_holes, place_photo, read_journal, read_photo, read_record, record_note,
     record_page, run_in_order, share_of, thicken_mask, write_files, write_journal)
-from .depth import DepthModel, choose_device, create_depth_model
+from .depth import DepthModel, choose_device
+from .depth_models import create_depth_model
 from .frames import (
     ClipError, assumptions, decoded, display_matrix, frame_pixels, tags_of, with_neighbours)
 from .layers import (

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from commands import Running, run
-from inpaint_nb.depth import DepthModel, DepthOptions, RunningScale, create_depth_model, read_depth, write_depth
+from inpaint_nb.depth import DepthModel, DepthOptions, RunningScale, read_depth, write_depth
+from inpaint_nb.depth_models import create_depth_model
 from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
 from inpaint_nb.models import MODELS, PRETRAINED, create_model, load_model
 from inpaint_nb.scenes import random_clip, random_scene
