@@ -28,15 +28,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .clip import depth_frames, read_frames, shot_depths, shots
-from .datasets import (
-    PHOTO_ENDINGS, list_photos, list_records, material, read_photo, read_record)
+from .crops import material
+from .datasets import list_records, read_record
+from .photos import PHOTO_ENDINGS, list_photos, read_photo
 from .depth_models import create_depth_model
 from .fills import counted_pixels, hole_to_fill
 from .layers import LayeredPair, layered_pair, moving_pairs
 from .masks import disocclusion_mask
 from .scenes import random_scene
 from .stereo import read_picture
-from .video import Clip, list_clip_records, list_clips, open_clip
+from .clips import Clip, list_clips, open_clip
+from .video import list_clip_records
 from .warp import fill_holes, forward_warp, match_depth
 
 # %% ../nbs/06b_cases.ipynb #2af37b5e

@@ -357,7 +357,7 @@ def check_depth_model(
     with refusing(parser, '--model-type'): check_model_type(model_type, trust_remote_code)
 
 # %% ../nbs/10_cli.ipynb #0ed3a0d9
-MAKERS = dict(inpaint=('datasets', 'make_image_records', 'RecordOptions'),
+MAKERS = dict(inpaint=('records', 'make_image_records', 'RecordOptions'),
               video_inpaint=('video', 'make_video_records', 'ClipOptions'))
 KEEPERS = dict(status='data_status', verify='verify_records', clean='clean_records',
                split='split_records', pack='pack_records')
@@ -399,11 +399,11 @@ def record_parser() -> tuple[Parser, dict[str, Parser]]:
         add_room(commands[name], maker_parameters(name), short=short, leave=('progress',))
         commands[name].epilog = f'{NAMES} {commands[name].epilog}'
     for name, function in KEEPERS.items():
-        parameters = room_parameters('records', function)
+        parameters = room_parameters('keeping', function)
         add_room(commands[name], parameters, short=dict(data_dir='-o -i'), leave=('progress',))
     commands['clean'].add_argument('--yes', action='store_true', help='do not ask')
     commands['split'].add_argument('--undo', action='store_true', help='move back what was moved')
-    add_room(commands['jobs'], room_parameters('records', 'read_jobs'), positional='file')
+    add_room(commands['jobs'], room_parameters('keeping', 'read_jobs'), positional='file')
     add_option(commands['jobs'], maker_parameters('inpaint')['shard'])
     return parser, commands
 
@@ -413,7 +413,7 @@ def maker_jobs(
     args: argparse.Namespace,  # a command line that was understood
 ) -> list[tuple[str, Callable]]:  # title, and what to call
     "What a command that makes records is to do: once for each data set and depth model."
-    from inpaint_nb.datasets import count_workers, own_share
+    from inpaint_nb.records import count_workers, own_share
     room, make, options = MAKERS[args.command]
     make, options = (getattr(import_module(f'inpaint_nb.{room}'), name) for name in (make, options))
     jobs = []
@@ -438,7 +438,7 @@ def parse_jobs(
     args: argparse.Namespace,  # the command line that names the file
 ) -> list[tuple[str, Callable]]:  # title, and what to call
     "All jobs of a file; a mistake in any of them is found before the first begins."
-    from inpaint_nb.records import read_jobs
+    from inpaint_nb.keeping import read_jobs
     jobs = []
     with refusing(commands['jobs']):
         try: lines = read_jobs(args.file)
@@ -473,7 +473,7 @@ def do_jobs(
     sharded: bool,  # a share of the work may be empty
 ):
     "Do one job, or several of which some may fail; what could not be done is an error."
-    from inpaint_nb.records import JobsSummary, gave_nothing, run_jobs
+    from inpaint_nb.keeping import JobsSummary, gave_nothing, run_jobs
     # torchrun stops all processes if one ends with another status than 0
     alone = int(os.environ.get('WORLD_SIZE', 1)) == 1
     def is_empty(summary): return alone and gave_nothing(summary, sharded=sharded)
@@ -511,23 +511,23 @@ def keep_records(
     args: argparse.Namespace,  # a command line that was understood
 ):
     "Look after records."
-    from inpaint_nb import records
-    from inpaint_nb.datasets import count_workers
-    command, values = args.command, taken(args, room_parameters('records', KEEPERS[args.command]))
+    from inpaint_nb import keeping
+    from inpaint_nb.records import count_workers
+    command, values = args.command, taken(args, room_parameters('keeping', KEEPERS[args.command]))
     with refusing(parser):
         count_workers(getattr(args, 'max_workers', None))
         if getattr(args, 'num_eval', 1) < 1:
             raise ValueError(f'number of records for eval must be 1 or more, not {args.num_eval}')
     if command == 'clean':
         asked = (lambda question: True) if args.yes else agree
-        found = f'{records.clean_records(**values, agree=asked)} files and folders removed'
-    elif command == 'status': found = '\n'.join(map(str, records.data_status(**values)))
-    elif command == 'split' and args.undo: found = records.undo_split(args.data_dir)
-    else: found = getattr(records, KEEPERS[command])(**values)
+        found = f'{keeping.clean_records(**values, agree=asked)} files and folders removed'
+    elif command == 'status': found = '\n'.join(map(str, keeping.data_status(**values)))
+    elif command == 'split' and args.undo: found = keeping.undo_split(args.data_dir)
+    else: found = getattr(keeping, KEEPERS[command])(**values)
     print(found)
     if command == 'verify' and found.faults:
         raise ValueError(
-            f"{records.counted(len(found.faults), 'fault')} in {args.data_dir}: the lines above "
+            f"{keeping.counted(len(found.faults), 'fault')} in {args.data_dir}: the lines above "
             'say which files to delete and what is missing; then give the command that made the '
             'records again')
 

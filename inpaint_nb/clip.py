@@ -26,15 +26,15 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .datasets import batch_of_one, file_kind, make_folder
+from .photos import batch_of_one, file_kind
+from .records import make_folder
 from .depth import (
     DEPTH_READERS, DepthModel, check_count, check_scale, depth_video_frames)
 from .frames import ClipError
 from .stereo import (
     CLIP_SUFFIXES, PACKINGS, StereoOptions, bend, depth_model_of, eight_bits, fill_views,
     half_precision, open_with, output_files, find_depth, prepare, stereo_photo, tiling_of)
-from .video import (
-    Clip, frame_files, frame_paths, natural_order, number_shots, open_clip)
+from .clips import Clip, frame_files, frame_paths, natural_order, number_shots, open_clip
 from .warp import StereoViews
 
 # %% ../nbs/06a_clip.ipynb #7476d213

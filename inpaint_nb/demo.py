@@ -33,9 +33,11 @@ from tqdm import tqdm
 
 from .benchmark import Report, fill_case, judge_fills
 from .cases import Case, layered_cases
-from .datasets import (
-    InpaintDataset, RecordSummary, encode_png, list_photos, list_records, make_folder,
-    make_image_records, read_record, run_in_order)
+from .datasets import InpaintDataset, list_records, read_record
+from .photos import list_photos
+from inpaint_nb.records import (
+    RecordSummary, encode_png, make_folder, make_image_records, run_in_order
+)
 from .depth_models import create_depth_model
 from .fills import FILLERS
 from .models import create_model, load_model, write_whole

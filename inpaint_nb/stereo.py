@@ -30,7 +30,8 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .datasets import batch_of_one, make_folder, read_photo
+from .photos import batch_of_one, read_photo
+from .records import make_folder
 from .depth import DepthModel, DepthOptions, choose_device, read_depth, use_device
 from .depth_models import create_depth_model
 from .fills import hole_to_fill, repeat_background
@@ -381,7 +382,7 @@ def find_depth(
     photo: str | Path,  # its file, for models that find depth by name
     image: Tensor,  # 1 3 h w, 0..1, what is in it
     depth_file: str | Path | None = None,  # .png, .npy, .npz or .pfm; None: ask the model
-    # see `inpaint_nb.depth.create_depth_model`; None: `Pseudo`
+    # see `inpaint_nb.depth_models.create_depth_model`; None: `Pseudo`
     model: DepthModel | None = None,
 ) -> Tensor:  # 1 1 rows columns, 0..1, 1 is nearest
     "Depth of one photo."

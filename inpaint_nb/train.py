@@ -43,7 +43,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .datasets import HardExampleSampler, InpaintDataset, make_folder
+from .datasets import HardExampleSampler, InpaintDataset
+from .records import make_folder
 from .depth import choose_device, use_device
 from .fills import repeat_background
 from .losses import LOSSES, create_loss, diff_augment, hole_flicker, hole_psnr, hole_ssim, is_temporal

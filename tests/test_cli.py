@@ -459,7 +459,7 @@ def test_several_processes(monkeypatch, capsys, workshop, line, status):
 
 def test_full_disk(monkeypatch, capsys, workshop):
     def fail(*_): raise OSError(errno.ENOSPC, 'No space left on device', 'records')
-    monkeypatch.setattr('inpaint_nb.datasets.write_files', fail)
+    monkeypatch.setattr('inpaint_nb.records.write_files', fail)
     status, error = typed(monkeypatch, capsys, workshop, 'inpaint_create_training_data', RECORDS_LINE.replace('-o out', '-o ../full').split())
     assert status == 1 and error.splitlines()[-1] == 'error: records: No space left on device; make room and run the command again'
 

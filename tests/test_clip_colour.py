@@ -10,7 +10,8 @@ from PIL import Image
 from inpaint_nb.clip import is_clip, stereo_clip
 from inpaint_nb.stereo import ANAGLYPHS, anaglyph
 from inpaint_nb.warp import StereoViews
-from inpaint_nb.video import list_clips, middle_frame, open_clip
+from inpaint_nb.clips import list_clips, open_clip
+from inpaint_nb.video import middle_frame
 
 COLOURS = ((200, 40, 40), (255, 255, 255)), ((40, 200, 60), (30, 60, 220))  # upper left red, upper right white, lower left green, lower right blue
 MIXED = {1: (.2126, .0722), 5: (.299, .114), 9: (.2627, .0593)}  # matrix: shares of red and blue in brightness

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from inpaint_nb import gan, train
-from inpaint_nb.datasets import write_record
+from inpaint_nb.records import write_record
 from inpaint_nb.gan import (DISCRIMINATORS, L3C, DiscriminatorRow, GanStep, adaptive_weight, best_row, checkerboard_energy, create_discriminator, discriminator_loss, generator_loss,
                             generator_warmup, late_warmup, load_discriminator, moving_average, sharpness, straight_clamp)
 from inpaint_nb.losses import LPIPS, L1, ClampLoss, WithLPIPS, create_loss

@@ -26,7 +26,7 @@ from inpaint_nb.stereo import (
     side_by_side, stereo_photo, tiles_to_fill
 )
 from inpaint_nb.warp import StereoViews
-from inpaint_nb.video import open_clip
+from inpaint_nb.clips import open_clip
 from inpaint_nb.warp import forward_warp
 
 SHARED = Path(__file__).parents[2] / 'shared'
@@ -722,9 +722,9 @@ def test_what_is_odd_about_a_photo_is_said_with_its_name(tmp_path, photo, capsys
     "A profile that is of no use, in a photo and in a frame of a folder."
     (tmp_path / 'frames').mkdir()
     for number, name in enumerate(('odd.png', 'frames/0.png')): Image.open(photo).save(tmp_path / name, icc_profile=b'no profile' * (number + 1) + bytes(number))
-    from inpaint_nb import datasets
+    from inpaint_nb import photos
     for name in ('odd.png', 'frames'):
-        datasets._complaints.clear(), datasets._say_once.cache_clear()
+        photos._complaints.clear(), photos._say_once.cache_clear()
         stereo_file(tmp_path / name, tmp_path / 'out', checkpoint_file='repeat', progress=False)
         assert f"{tmp_path / name}{'/0.png' if name == 'frames' else ''}: its colour profile is of no use" in capsys.readouterr().err
 

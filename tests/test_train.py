@@ -11,7 +11,8 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from inpaint_nb import train
-from inpaint_nb.datasets import InpaintDataset, write_record
+from inpaint_nb.datasets import InpaintDataset
+from inpaint_nb.records import write_record
 from inpaint_nb.fills import repeat_background
 from inpaint_nb.losses import create_loss, hole_psnr
 from inpaint_nb.light import Inpainter
