@@ -42,7 +42,8 @@ from .datasets import (
 from .depth import choose_device, create_depth_model, use_device
 from .fills import FILLERS, Filler, counted_pixels, hole_to_fill, hole_width
 from .layers import LayeredPair, layered_pair, moving_pairs
-from .losses import LPIPS, VGG_URL, hole_flicker, hole_psnr, load_lpips, ssim_map
+from .losses import LPIPS, VGG_URL, load_lpips
+from .scores import hole_flicker, hole_psnr, ssim_map
 from .masks import disocclusion_mask
 from .scenes import random_scene
 from .stereo import (depth_frames, inpaint_view, read_frames, read_picture, save_picture,
