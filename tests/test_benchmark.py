@@ -23,7 +23,7 @@ from inpaint_nb.cases import (
 from inpaint_nb.depth import write_depth
 from inpaint_nb.fills import FILLERS, hole_to_fill, hole_width, opencv_inpaint
 from inpaint_nb.layers import LayeredPair, layered_pair
-from inpaint_nb.losses import hole_flicker, hole_psnr, hole_ssim
+from inpaint_nb.scores import hole_flicker, hole_psnr, hole_ssim
 from inpaint_nb.masks import disocclusion_mask
 from inpaint_nb.models import create_model
 from inpaint_nb.scenes import random_clip, random_scene
