@@ -68,25 +68,28 @@ def _comment(comments: dict[int, str], line: int, taken: set[int]) -> str:
 
 # %% ../nbs/10_cli.ipynb #b20e11aa
 @lru_cache
-def _parsed(room: str) -> tuple[list[ast.stmt], dict[int, str]]:
-    "What stands in a module, and its comments by their lines."
+def _parsed(room: str) -> tuple[dict[str, ast.stmt], dict[int, str]]:
+    "What stands in a module by its name, and its comments by their lines."
     source = (files('inpaint_nb')/f'{room}.py').read_text(encoding='utf-8')
     comments = {token.start[0]: token.string.strip('# ')
                 for token in generate_tokens(StringIO(source).readline) if token.type == COMMENT}
-    return ast.parse(source).body, comments
+    nodes = {node.name: node for node in ast.parse(source).body if hasattr(node, 'name')}
+    return nodes, comments
 
 def room_parameters(
     room: str,  # module of this package
-    name: str,  # function or dataclass in it
+    name: str,  # function or dataclass in it; what it inherits in its module comes first
 ) -> dict[str, Parameter]:
     "The parameters of a function or dataclass, read without importing it."
-    body, comments = _parsed(room)
-    node = next(node for node in body if getattr(node, 'name', None) == name)
-    fields = _fields(node)
-    lines = {where.end_lineno for where, *_ in fields} | {node.lineno}
-    return {field: Parameter(field, ast.unparse(where.annotation), _default(default),
-                             _comment(comments, where.end_lineno, lines))
-            for where, field, default in fields}
+    nodes, comments = _parsed(room)
+    found, fields = {}, _fields(nodes[name])
+    for base in reversed(getattr(nodes[name], 'bases', [])):
+        if getattr(base, 'id', '') in nodes: found |= room_parameters(room, base.id)
+    lines = {where.end_lineno for where, *_ in fields} | {nodes[name].lineno}
+    for where, field, default in fields:
+        comment = _comment(comments, where.end_lineno, lines)
+        found[field] = Parameter(field, ast.unparse(where.annotation), _default(default), comment)
+    return found
 
 # %% ../nbs/10_cli.ipynb #0225d320
 KINDS = {'int': int, 'float': float, 'str': str}
@@ -208,19 +211,15 @@ class Incomplete(Exception):
 class Heard:
     "An output that prints any name, and goes on when nobody reads it any more."
     gone = (errno.EPIPE, errno.EIO, errno.ECONNRESET)  # a pipe, a terminal, a network connection
-
     def __init__(self,
         stream,  # a text file
     ):
         self.stream = stream
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
-
     def __getattr__(self, name): return getattr(self.stream, name)
-
     def silence(self):
         "What is written from now on goes nowhere."
         with open(os.devnull, 'w') as nowhere: os.dup2(nowhere.fileno(), self.stream.fileno())
-
     def write(self, text: str) -> int:
         "Write, if somebody reads."
         try: return self.stream.write(text)
@@ -228,7 +227,6 @@ class Heard:
             if error.errno not in self.gone: raise
             self.silence()
             return len(text)
-
     def flush(self):
         "Hand on what was written, if somebody reads."
         try: self.stream.flush()
