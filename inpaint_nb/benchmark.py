@@ -34,7 +34,8 @@ from .cases import (
     Case, Sources, clips_sources, scene_cases, spread_evenly, stereo_sources)
 from .depth import choose_device, use_device
 from .fills import FILLERS, Filler, hole_width
-from .losses import LPIPS, VGG_URL, hole_flicker, hole_psnr, load_lpips, ssim_map
+from .losses import LPIPS, VGG_URL, load_lpips
+from .scores import hole_flicker, hole_psnr, ssim_map
 from .models import load_model, weights_file, write_whole
 from .stereo import inpaint_view, save_picture
 

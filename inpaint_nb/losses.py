@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PATIENCE', 'VGG_URL', 'DINO_URL', 'LOSSES', 'Loss', 'L1', 'MaskedL1', 'MaskedRMSE', 'ClampLoss', 'dct_basis', 'dct2',
            'windows', 'with_luma', 'DCTLoss', 'rotate', 'Turned', 'Weighted', 'LPIPS', 'read_weights', 'lpips_tensors',
-           'answers', 'hub_weights', 'load_lpips', 'reflect_to', 'WithLPIPS', 'DINOv2', 'load_dinov2',
-           'TemporalGradient', 'TemporalSmoothing', 'LossRow', 'create_loss', 'is_temporal', 'plain_losses',
-           'translate', 'diff_augment', 'hole_psnr', 'ssim_map', 'hole_ssim', 'hole_flicker']
+           'take_weights', 'answers', 'hub_weights', 'own_heads', 'load_lpips', 'reflect_to', 'WithLPIPS', 'DINOv2',
+           'load_dinov2', 'TemporalGradient', 'TemporalSmoothing', 'LossRow', 'create_loss', 'is_temporal',
+           'plain_losses', 'translate', 'diff_augment']
 
 # %% ../nbs/03a_losses.ipynb #a18ba8cd
 import importlib.util
@@ -23,10 +23,7 @@ from threading import Thread
 
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from torch import Tensor, nn
-
-from .masks import correlate1d
 
 # %% ../nbs/03a_losses.ipynb #183d2b22
 class Loss(nn.Module):
@@ -101,12 +98,12 @@ def dct_basis(
     device: torch.device | str = 'cpu',  # where to keep it
 ) -> Tensor:  # waves, samples
     "The orthonormal cosine transform (DCT-II) as a matrix."
-    wave, sample = torch.arange(size, dtype=torch.float64)[:, None], torch.arange(size, dtype=torch.float64)
+    sample = torch.arange(size, dtype=torch.float64)
+    wave = sample[:, None]
     basis = torch.cos(math.pi / size * (sample + 0.5) * wave) * math.sqrt(2 / size)
     basis[0] /= math.sqrt(2)
     return basis.float().to(device)
 
-# %% ../nbs/03a_losses.ipynb #85ba3387
 def dct2(
     x: Tensor,  # ... s s
 ) -> Tensor:  # ... s s, coefficients of the waves
@@ -138,40 +135,37 @@ class DCTLoss(Loss):
     "Mean absolute error of the cosine coefficients of windows."
     diff_aug = True
     def __init__(self,
-        window: int | None = None,  # side of the windows, pixels; None: the whole picture, which must be square
+        window: int | None = None,  # side of the windows, pixels; None: the whole picture, a square
         overlap: bool = False,  # a second set of windows, half a window aside
         clamp: bool = True,  # compare what will be shown, and a thousandth of the raw pixels
         distance: Callable = F.l1_loss,  # of coefficients
     ):
         super().__init__()
         self.window, self.overlap, self.clamp, self.distance = window, overlap, clamp, distance
-
-# %% ../nbs/03a_losses.ipynb #aa2386d7
-@patch
-def frequencies(self: DCTLoss,
-    pred: Tensor,  # b c h w, whole windows
-    target: Tensor,  # b c h w
-    size: int,  # side of a window
-) -> Tensor:  # scalar
-    "The distance of two pictures, window by window."
-    raw = pred - target
-    shown = pred.clamp(0, 1) - target.clamp(0, 1) if self.clamp else raw
-    with torch.autocast(raw.device.type, enabled=False): spectrum = dct2(windows(shown, size))
-    loss = self.distance(spectrum, torch.zeros_like(spectrum))
-    return loss + 0.001 * raw.abs().mean() if self.clamp else loss
-
-@patch
-def forward(self: DCTLoss,
-    pred: Tensor,  # b c h w, any values
-    target: Tensor,  # b c h w
-    mask: Tensor | None = None,  # not used
-) -> Tensor:  # scalar
-    "Padded to whole windows; the mean of two sets of windows where they overlap."
-    pred, target = with_luma(pred), with_luma(target)
-    size = self.window or pred.shape[-1]
-    h, w = -pred.shape[-2] % size, -pred.shape[-1] % size
-    pads = [(w // 2 + m, w - w // 2 + m, h // 2 + m, h - h // 2 + m) for m in ((0, size // 2) if self.overlap else (0,))]
-    return sum(self.frequencies(F.pad(pred, p), F.pad(target, p), size) for p in pads) / len(pads)
+    def frequencies(self,
+        pred: Tensor,  # b c h w, whole windows
+        target: Tensor,  # b c h w
+        size: int,  # side of a window
+    ) -> Tensor:  # scalar
+        "The distance of two pictures, window by window."
+        raw = pred - target
+        shown = pred.clamp(0, 1) - target.clamp(0, 1) if self.clamp else raw
+        with torch.autocast(raw.device.type, enabled=False): spectrum = dct2(windows(shown, size))
+        loss = self.distance(spectrum, torch.zeros_like(spectrum))
+        return loss + 0.001 * raw.abs().mean() if self.clamp else loss
+    def forward(self,
+        pred: Tensor,  # b c h w, any values
+        target: Tensor,  # b c h w
+        mask: Tensor | None = None,  # not used
+    ) -> Tensor:  # scalar
+        "Padded to whole windows; the mean of two sets of windows where they overlap."
+        pred, target = with_luma(pred), with_luma(target)
+        size = self.window or pred.shape[-1]
+        h, w = -pred.shape[-2] % size, -pred.shape[-1] % size
+        margins = (0, size // 2) if self.overlap else (0,)
+        pads = [(w // 2 + m, w - w // 2 + m, h // 2 + m, h - h // 2 + m) for m in margins]
+        losses = [self.frequencies(F.pad(pred, p), F.pad(target, p), size) for p in pads]
+        return sum(losses) / len(losses)
 
 # %% ../nbs/03a_losses.ipynb #988136ad
 def rotate(
@@ -186,8 +180,9 @@ def rotate(
     pad = (int(math.sqrt(2) * size) - size) // 2 + 1
     x = F.pad(x, (pad,) * 4, mode=padding)
     line = torch.linspace(-1, 1, x.shape[-1], device=x.device, dtype=x.dtype)
-    angle, down, across = torch.deg2rad(angles.to(x, non_blocking=True)).view(-1, 1, 1), line.view(1, -1, 1), line.view(1, 1, -1)
-    grid = torch.stack([angle.cos() * across - angle.sin() * down, angle.sin() * across + angle.cos() * down], -1)
+    angle = torch.deg2rad(angles.to(x, non_blocking=True)).view(-1, 1, 1)
+    cos, sin, down, across = angle.cos(), angle.sin(), line.view(1, -1, 1), line.view(1, 1, -1)
+    grid = torch.stack([cos * across - sin * down, sin * across + cos * down], -1)  # b s' s' 2
     x = F.grid_sample(x, grid, align_corners=align_corners)
     return x if expand else x[..., pad:-pad, pad:-pad]
 
@@ -206,7 +201,7 @@ class Turned(Loss):
     ) -> Tensor:  # scalar
         "Turned by any angle in training, by 45 degrees in eval mode."
         pred, target, b = with_luma(pred), with_luma(target), pred.shape[0]
-        angles = torch.rand(b) * 720 - 360 if self.training else torch.full((b,), 45.)
+        angles = torch.rand(b) * 720 - 360 if self.training else torch.full((b,), 45.0)
         turned = [rotate(x, angles, align_corners=False) for x in (pred, target)]
         return 0.5 * self.loss(pred, target) + self.loss(*turned)
 
@@ -231,7 +226,7 @@ class Weighted(Loss):
 # %% ../nbs/03a_losses.ipynb #a4d3faa4
 class LPIPS(Loss):
     "The perceptual distance of Zhang et al. with VGG16, before its weights are loaded."
-    stages = {3: 64, 8: 128, 15: 256, 22: 512, 29: 512}  # layers that are compared, and their channels
+    stages = {3: 64, 8: 128, 15: 256, 22: 512, 29: 512}  # layers compared, and their channels
     def __init__(self):
         from torchvision.models.vgg import cfgs, make_layers
         super().__init__()
@@ -240,37 +235,29 @@ class LPIPS(Loss):
         self.register_buffer('shift', torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1))
         self.register_buffer('scale', torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1))
         self.requires_grad_(False).to(memory_format=torch.channels_last)
-
-# %% ../nbs/03a_losses.ipynb #38c43f7f
-@patch
-def features(self: LPIPS,
-    x: Tensor,  # b 3 h w, 0..1
-) -> list[Tensor]:  # one for each stage, of length 1 at each pixel
-    "What VGG16 sees."
-    x, found = ((2 * x - 1 - self.shift) / self.scale).contiguous(memory_format=torch.channels_last), []
-    for i, layer in enumerate(self.net):
-        x = layer(x)
-        if i in self.stages: found.append(x.float() * x.float().square().add(1e-8).sum(1, keepdim=True).rsqrt())
-    return found
-
-@patch
-def per_stage(self: LPIPS,
-    pred: Tensor,  # b 3 h w, 0..1
-    target: Tensor,  # b 3 h w, 0..1
-) -> Tensor:  # stages, b
-    "The distance at each of the five stages."
-    with torch.no_grad(): truth = self.features(target)
-    return torch.stack([((p - t) ** 2 * head.view(-1, 1, 1)).sum(1).mean((1, 2))
-                        for p, t, head in zip(self.features(pred), truth, self.heads)])
-
-@patch
-def forward(self: LPIPS,
-    pred: Tensor,  # b 3 h w, 0..1
-    target: Tensor,  # b 3 h w, 0..1
-    mask: Tensor | None = None,  # not used
-) -> Tensor:  # scalar
-    "The stages summed, the pictures averaged."
-    return self.per_stage(pred, target).sum(0).mean()
+    def features(self, x: Tensor) -> list[Tensor]:
+        "What VGG16 sees in pictures b 3 h w, stage by stage, of length 1 at each pixel."
+        x, found = (2 * x - 1 - self.shift) / self.scale, []
+        x = x.contiguous(memory_format=torch.channels_last)
+        for i, layer in enumerate(self.net):
+            x = layer(x)
+            if i in self.stages:
+                length = x.float().square().add(1e-8).sum(1, keepdim=True)
+                found.append(x.float() * length.rsqrt())
+        return found
+    def per_stage(self, pred: Tensor, target: Tensor) -> Tensor:
+        "The distance of pictures b 3 h w at each of the five stages: stages, b."
+        with torch.no_grad(): truth = self.features(target)
+        trios = zip(self.features(pred), truth, self.heads)
+        return torch.stack([((p - t) ** 2 * head.view(-1, 1, 1)).sum(1).mean((1, 2))
+                            for p, t, head in trios])
+    def forward(self,
+        pred: Tensor,  # b 3 h w, 0..1
+        target: Tensor,  # b 3 h w, 0..1
+        mask: Tensor | None = None,  # not used
+    ) -> Tensor:  # scalar
+        "The stages summed, the pictures averaged."
+        return self.per_stage(pred, target).sum(0).mean()
 
 # %% ../nbs/03a_losses.ipynb #696492f7
 def read_weights(
@@ -280,8 +267,10 @@ def read_weights(
     if not Path(file).is_file(): raise FileNotFoundError(f'there is no file of weights {file}')
     try: weights = torch.load(file, map_location='cpu', weights_only=True)
     except Exception as error:
-        raise ValueError(f'{file} is not a file of weights that can be read safely: it is damaged, or of another kind, or holds objects that could run code') from error
-    if not isinstance(weights, dict): raise ValueError(f'{file} holds no weights by their names, but a {type(weights).__name__}')
+        raise ValueError(f'{file} is not a file of weights that can be read safely: it is damaged, '
+                         'or of another kind, or holds objects that could run code') from error
+    if not isinstance(weights, dict):
+        raise ValueError(f'{file} holds no weights by their names, but a {type(weights).__name__}')
     return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
 
 # %% ../nbs/03a_losses.ipynb #bb76d1dc
@@ -298,19 +287,21 @@ def lpips_tensors(
     return found
 
 # %% ../nbs/03a_losses.ipynb #8f5f9f66
-@patch
-def take(self: LPIPS,
+def take_weights(
+    loss: LPIPS,  # receives them
     tensors: dict[str, Tensor],  # VGG16, the heads, or both; names as in `LPIPS`
     file: str | Path,  # where they are from, for messages
 ) -> set[str]:  # what there was: 'net', 'heads' or both
     "Use these weights."
     parts = {name.split('.')[0] for name in tensors}
-    own = {name: value for name, value in self.state_dict().items() if name.split('.')[0] in parts}
+    own = {name: value for name, value in loss.state_dict().items() if name.split('.')[0] in parts}
+    foreign = f'{file} is not from LPIPS with VGG16:'
     for name, value in own.items():
-        if name not in tensors: raise ValueError(f'{file} is not from LPIPS with VGG16: {name} is missing')
+        if name not in tensors: raise ValueError(f'{foreign} {name} is missing')
         shape, wanted = tuple(tensors[name].shape), tuple(value.shape)
-        if shape != wanted: raise ValueError(f'{file} is not from LPIPS with VGG16: {name} is of shape {shape} instead of {wanted}')
-    self.load_state_dict({name: tensors[name] for name in own}, strict=False)
+        if shape != wanted:
+            raise ValueError(f'{foreign} {name} is of shape {shape} instead of {wanted}')
+    loss.load_state_dict({name: tensors[name] for name in own}, strict=False)
     return parts
 
 # %% ../nbs/03a_losses.ipynb #f0bb1e53
@@ -322,8 +313,9 @@ def answers(
     "Can a file be had?"
     replies = []
     def ask():
-        with suppress(Exception): replies.append(urllib.request.urlopen(url, timeout=PATIENCE).close())
-    thread = Thread(target=ask, daemon=True)  # the time limit of `urlopen` is for each address of a host anew
+        with suppress(Exception):
+            replies.append(urllib.request.urlopen(url, timeout=PATIENCE).close())
+    thread = Thread(target=ask, daemon=True)  # `urlopen` has its time limit for each address anew
     thread.start()
     thread.join(PATIENCE)
     return bool(replies)
@@ -340,30 +332,45 @@ def hub_weights(
     there = file.exists()
     try:
         if not there and not answers(url): raise ConnectionError(f'no answer from {url}')
-        return dict(torch.hub.load_state_dict_from_url(url, str(file.parent), 'cpu', check_hash=True, weights_only=True)), file
+        weights = torch.hub.load_state_dict_from_url(
+            url, str(file.parent), 'cpu', check_hash=True, weights_only=True)
+        return dict(weights), file
     except Exception as error:
-        raise FileNotFoundError(f'{purpose}, and {file} is {"damaged" if there else "missing"}: put {url} ({size}) there, {instead}or choose '
-                                f'a --loss that needs no weights: {", ".join(plain_losses())}') from error
+        state = 'damaged' if there else 'missing'
+        raise FileNotFoundError(
+            f'{purpose}, and {file} is {state}: put {url} ({size}) there, {instead}or choose '
+            f'a --loss that needs no weights: {", ".join(plain_losses())}') from error
 
 # %% ../nbs/03a_losses.ipynb #21340601
-VGG_URL = 'https://download.pytorch.org/models/vgg16-397923af.pth'  # VGG16 trained on ImageNet, by torchvision
+VGG_URL = 'https://download.pytorch.org/models/vgg16-397923af.pth'  # torchvision's, of ImageNet
+
+def own_heads() -> Path:  # of the package `lpips`
+    "The file of heads that the package `lpips` brings."
+    package = importlib.util.find_spec('lpips')
+    if package is None:
+        raise ModuleNotFoundError(
+            'LPIPS needs its heads: pip install lpips, or give them with --lpips-weights FILE, '
+            f'or choose a --loss that needs no weights: {", ".join(plain_losses())}')
+    return Path(package.origin).with_name('weights') / 'v0.1/vgg.pth'
 
 def load_lpips(
     weights: str | Path | None = None,  # a file of VGG16, of heads, or of both
 ) -> LPIPS:  # ready for use
-    "Weights from your file; without one VGG16 from the cache or the network, and the heads from the package `lpips`."
+    "Weights from your file; else VGG16 from cache or network, heads from the package `lpips`."
     loss, found = LPIPS(), set()
-    if weights is not None: found = loss.take(lpips_tensors(read_weights(weights)), weights)
-    if weights is not None and not found: raise ValueError(f'{weights} holds neither VGG16 (features.*) nor heads of LPIPS (lin*.model.1.weight)')
+    if weights is not None:
+        found = take_weights(loss, lpips_tensors(read_weights(weights)), weights)
+        if not found:
+            raise ValueError(f'{weights} holds neither VGG16 (features.*) '
+                             'nor heads of LPIPS (lin*.model.1.weight)')
     if 'heads' not in found:
-        package = importlib.util.find_spec('lpips')
-        if package is None: raise ModuleNotFoundError('LPIPS needs its heads: pip install lpips, or give them with --lpips-weights FILE, or choose '
-                                                      f'a --loss that needs no weights: {", ".join(plain_losses())}')
-        file = Path(package.origin).with_name('weights') / 'v0.1/vgg.pth'
-        loss.take(lpips_tensors(read_weights(file)), file)
+        file = own_heads()
+        take_weights(loss, lpips_tensors(read_weights(file)), file)
     if 'net' not in found:
-        vgg, file = hub_weights(VGG_URL, 'LPIPS needs VGG16 weights', '528 MB', 'or give them with --lpips-weights FILE, ')
-        if not loss.take(lpips_tensors(vgg), file): raise ValueError(f'{file} does not hold VGG16: put {VGG_URL} there')
+        instead = 'or give them with --lpips-weights FILE, '
+        vgg, file = hub_weights(VGG_URL, 'LPIPS needs VGG16 weights', '528 MB', instead)
+        if not take_weights(loss, lpips_tensors(vgg), file):
+            raise ValueError(f'{file} does not hold VGG16: put {VGG_URL} there')
     return loss
 
 # %% ../nbs/03a_losses.ipynb #fe2bb25f
@@ -406,38 +413,29 @@ class DINOv2(Loss):
     def __init__(self):
         import timm
         super().__init__()
-        self.net = timm.create_model('vit_small_patch14_reg4_dinov2', pretrained=False, num_classes=0, dynamic_img_size=True)
-        self.register_buffer('mean', torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))  # of ImageNet
-        self.register_buffer('std', torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+        self.net = timm.create_model('vit_small_patch14_reg4_dinov2', pretrained=False,
+                                     num_classes=0, dynamic_img_size=True)
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+        self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer('std', torch.tensor(std).view(3, 1, 1))
         self.requires_grad_(False)
-
-# %% ../nbs/03a_losses.ipynb #1a3bb324
-@patch
-def features(self: DINOv2,
-    x: Tensor,  # b 3 h w, 0..1
-) -> Tensor:  # layers, b, patches, 384
-    "What DINOv2 sees in each patch."
-    x = reflect_to((x - self.mean) / self.std, 14)
-    found = self.net.forward_intermediates(x, indices=self.layers, norm=True, output_fmt='NLC', intermediates_only=True)
-    return torch.stack(found).float()
-
-@patch
-def per_patch(self: DINOv2,
-    pred: Tensor,  # b 3 h w, 0..1
-    target: Tensor,  # b 3 h w, 0..1
-) -> Tensor:  # layers, b, patches; 0 (the same) .. 2 (the opposite)
-    "The distance of each patch at each layer."
-    with torch.no_grad(): truth = self.features(target)
-    return 1 - F.cosine_similarity(self.features(pred), truth, dim=-1)
-
-@patch
-def forward(self: DINOv2,
-    pred: Tensor,  # b 3 h w, 0..1
-    target: Tensor,  # b 3 h w, 0..1
-    mask: Tensor | None = None,  # not used
-) -> Tensor:  # scalar
-    "The mean of all patches and layers."
-    return self.per_patch(pred, target).mean()
+    def features(self, x: Tensor) -> Tensor:
+        "What DINOv2 sees in each patch of pictures b 3 h w: layers, b, patches, 384."
+        x = reflect_to((x - self.mean) / self.std, 14)
+        found = self.net.forward_intermediates(
+            x, indices=self.layers, norm=True, output_fmt='NLC', intermediates_only=True)
+        return torch.stack(found).float()
+    def per_patch(self, pred: Tensor, target: Tensor) -> Tensor:
+        "The distance of each patch at each layer: layers, b, patches; 0 (the same) .. 2."
+        with torch.no_grad(): truth = self.features(target)
+        return 1 - F.cosine_similarity(self.features(pred), truth, dim=-1)
+    def forward(self,
+        pred: Tensor,  # b 3 h w, 0..1
+        target: Tensor,  # b 3 h w, 0..1
+        mask: Tensor | None = None,  # not used
+    ) -> Tensor:  # scalar
+        "The mean of all patches and layers."
+        return self.per_patch(pred, target).mean()
 
 # %% ../nbs/03a_losses.ipynb #8ef702f6
 DINO_URL = 'https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_reg4_pretrain.pth'
@@ -448,7 +446,9 @@ def load_dinov2() -> DINOv2:  # ready for use
     loss = DINOv2()
     weights, file = hub_weights(DINO_URL, 'l1dinov2 needs DINOv2 weights', '88 MB')
     try: loss.net.load_state_dict(checkpoint_filter_fn(weights, loss.net))
-    except Exception as error: raise ValueError(f'{file} does not hold DINOv2 ViT-S/14 with registers: put {DINO_URL} there') from error
+    except Exception as error:
+        raise ValueError(f'{file} does not hold DINOv2 ViT-S/14 with registers: '
+                         f'put {DINO_URL} there') from error
     return loss
 
 # %% ../nbs/03a_losses.ipynb #00a99eb5
@@ -488,12 +488,11 @@ class TemporalSmoothing(Loss):
 @dataclass(frozen=True)
 class LossRow:
     "What is known of a loss before it is made."
-    make: Callable[..., nn.Module]  # gives the loss; where `weights` is 'lpips' it is called with the user's file, or None
+    make: Callable[..., nn.Module]  # gives the loss; with 'lpips' called with a file or None
     meaning: str  # what it sums, in words
     temporal: bool = False  # does it compare the frames of a clip?
     weights: str = ''  # of which trained network it needs: 'lpips', 'dino', or '' for none
 
-# %% ../nbs/03a_losses.ipynb #e1dba3b6
 def _dct() -> nn.Module:
     large = Weighted((0.2, DCTLoss(24)), (0.6, DCTLoss()))
     return Weighted((0.2, DCTLoss(4)), (1, Turned(large)), diff_aug=False)
@@ -521,7 +520,8 @@ LOSSES: dict[str, LossRow] = {  # add your own
     'l1': LossRow(lambda: ClampLoss(L1()), 'L1, clamped'),
     'masked_l1': LossRow(MaskedL1, 'L1 of the hole'),
     'masked_l1rmse': LossRow(
-        _masked_l1rmse, '0.3 L1 of the hole + 0.7 RMSE of the hole; what the weights that ship learnt with'),
+        _masked_l1rmse,
+        '0.3 L1 of the hole + 0.7 RMSE of the hole; what the weights that ship learnt with'),
     'dct': LossRow(_dct, '0.2 DCT (4) + turned [0.2 DCT (24) + 0.6 DCT (whole)]'),
     'l1dct': LossRow(_l1dct, '0.5 DCT (32, overlapping) + 0.5 L1, clamped'),
     'l1lpips': LossRow(
@@ -554,10 +554,11 @@ LOSSES: dict[str, LossRow] = {  # add your own
 # %% ../nbs/03a_losses.ipynb #38bb2e7f
 def create_loss(
     name: str,  # one of `LOSSES`
-    lpips_weights: str | Path | None = None,  # a file of VGG16, of heads, or of both; None: see `load_lpips`
+    lpips_weights: str | Path | None = None,  # of VGG16, heads, or both; None: see `load_lpips`
 ) -> nn.Module:  # called as `loss(pred, target, mask)`
     "A loss by its name."
-    if name not in LOSSES: raise ValueError(f'unknown loss {name!r}; there are: {", ".join(LOSSES)}')
+    if name not in LOSSES:
+        raise ValueError(f'unknown loss {name!r}; there are: {", ".join(LOSSES)}')
     row = LOSSES[name]
     looks = row.weights == 'lpips'
     if lpips_weights is not None and not looks:
@@ -565,7 +566,8 @@ def create_loss(
                          f'because loss {name} has no LPIPS: leave it out')
     loss = row.make(lpips_weights) if looks else row.make()
     if getattr(loss, 'temporal', False) and not row.temporal:
-        raise ValueError(f'loss {name} compares the frames of a clip: its row must say temporal=True')
+        raise ValueError(f'loss {name} compares the frames of a clip: '
+                         'its row must say temporal=True')
     return loss
 
 # %% ../nbs/03a_losses.ipynb #2b79af80
@@ -604,50 +606,3 @@ def diff_augment(
         if kind == 0: return translate(x, right - 8, down - 8)
         return rotate(x, angle.expand(len(x)), 'reflect', expand=False) if kind == 1 else x
     return move(pred), move(target), None if mask is None else move(mask.to(pred.dtype))
-
-# %% ../nbs/03a_losses.ipynb #99b4338e
-def hole_psnr(
-    pred: Tensor,  # b c h w, 0..1
-    target: Tensor,  # b c h w, 0..1
-    mask: Tensor,  # b 1 h w, above 0 in the hole
-) -> Tensor:  # scalar, dB; infinite for a perfect fill, NaN where there is no hole
-    "Peak signal-to-noise ratio of the pixels in the hole."
-    hole = (mask > 0).float()
-    error = ((pred.float().clamp(0, 1) - target.float()) ** 2 * hole).sum() / (hole.sum() * pred.shape[1])
-    return -10 * error.log10()
-
-# %% ../nbs/03a_losses.ipynb #79e13fa7
-def ssim_map(
-    pred: Tensor,  # b c h w, 0..1
-    target: Tensor,  # b c h w, 0..1
-) -> Tensor:  # b c h w, up to 1
-    "Structural similarity at each pixel, window of 11 x 11."
-    bell = [math.exp(-place * place / 4.5) for place in range(-5, 6)]
-    taps = [height / sum(bell) for height in bell]
-    def blur(x): return correlate1d(correlate1d(F.pad(x, (5, 5, 5, 5), mode='reflect'), taps, -1), taps, -2)
-    mean_p, mean_t = blur(pred), blur(target)
-    var_p, var_t = blur(pred ** 2) - mean_p ** 2, blur(target ** 2) - mean_t ** 2
-    covariance = blur(pred * target) - mean_p * mean_t
-    brightness = (2 * mean_p * mean_t + 0.01 ** 2) / (mean_p ** 2 + mean_t ** 2 + 0.01 ** 2)
-    return brightness * (2 * covariance + 0.03 ** 2) / (var_p + var_t + 0.03 ** 2)
-
-def hole_ssim(
-    pred: Tensor,  # b c h w, 0..1
-    target: Tensor,  # b c h w, 0..1
-    mask: Tensor,  # b 1 h w, above 0 in the hole
-) -> Tensor:  # scalar, up to 1; NaN where there is no hole
-    "Structural similarity, averaged over the pixels in the hole."
-    hole = (mask > 0).float()
-    return (ssim_map(pred.float().clamp(0, 1), target.float()) * hole).sum() / (hole.sum() * pred.shape[1])
-
-# %% ../nbs/03a_losses.ipynb #9ab5e5cb
-def hole_flicker(
-    pred: Tensor,  # frames c h w, 0..1
-    target: Tensor,  # frames c h w, 0..1
-    mask: Tensor,  # frames 1 h w, above 0 in the hole
-) -> Tensor:  # scalar, 0..2; NaN where no pixel is in the hole of two frames that follow each other
-    "Mean absolute error of the changes from frame to frame, in the hole."
-    hole = mask > 0
-    stays = (hole[1:] & hole[:-1]).float()
-    change = (pred.float().clamp(0, 1) - target.float()).diff(dim=0).abs()
-    return (change * stays).sum() / (stays.sum() * pred.shape[1])

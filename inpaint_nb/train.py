@@ -47,7 +47,8 @@ from .datasets import HardExampleSampler, InpaintDataset
 from .records import make_folder
 from .depth import choose_device, use_device
 from .fills import repeat_background
-from .losses import LOSSES, create_loss, diff_augment, hole_flicker, hole_psnr, hole_ssim, is_temporal
+from .losses import LOSSES, create_loss, diff_augment, is_temporal
+from .scores import hole_flicker, hole_psnr, hole_ssim
 from .light import Inpainter
 from .light_video import LightVideoInpaintV1
 from inpaint_nb.models import (
@@ -165,9 +166,10 @@ def check_discriminator(
     config: TrainConfig,  # with a discriminator
 ):
     "Refuse a discriminator that does not exist, and crops that are too small for any."
-    from inpaint_nb.gan import CELL, DISCRIMINATORS, RIM, discriminator_kind
+    from inpaint_nb.discriminators import CELL, EDGE
+    from inpaint_nb.gan import DISCRIMINATORS, discriminator_kind
     if discriminator_kind(config.discriminator) is None: config.refuse('discriminator', f'one of: {", ".join(DISCRIMINATORS)}')
-    least = (2 * RIM + 1) * CELL + 32
+    least = (2 * EDGE + 1) * CELL + 32
     if config.size < least: config.refuse('size', f'{least} or more with --discriminator')
 
 # %% ../nbs/04_train.ipynb #15dc2ddc

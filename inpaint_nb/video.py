@@ -43,8 +43,8 @@ from tqdm.auto import tqdm
 from .clips import (
     Clip, Shot, frame_files, frame_paths, list_clips, next_shot, open_clip, sample_frames)
 from .crops import (
-    LEAST_HOLE, Helpers, PhotoError, PhotoParameters, RecordOptions, as_composed, best_crop,
-    composed_side, draw_parameters, draw_widest, eight_bits, keyed_random, material, photo_depth,
+    LEAST_HOLE, MASK_STEPS, Helpers, PhotoError, PhotoParameters, RecordOptions, as_composed,
+    best_crop, closing_reach, composed_side, draw_parameters, draw_widest, eight_bits, keyed_random, material, photo_depth,
     photo_holes, place_photo)
 from .datasets import (
     RIM, find_pack, grid_crop, hard_crop, list_records, read_record, record_page, thicken_mask)
@@ -56,7 +56,7 @@ from .layers import (
 from .masks import dilate_edge
 from .records import (
     RecordMaker, RecordSummary, check_options, count_workers, digest_ends, digest_files,
-    encode_record, known_empty, make_folder, one_thread_each, own_share, read_journal,
+    encode_record, known_empty, make_folder, mask_steps, one_thread_each, own_share, read_journal,
     record_note, run_in_order, share_of, shown, write_files, write_journal)
 from .warp import match_depth
 
@@ -130,8 +130,9 @@ def crop_holes(
     size: int,  # side, pixels
 ) -> np.ndarray:  # size,size bool, True in the hole
     "What `photo_holes` finds in a crop, from the crop's rows alone."
-    begin = max(top - 4, 0)
-    holes = photo_holes(depth[..., begin:top + size + 4, :], parameters)
+    reach = closing_reach()
+    begin = max(top - reach, 0)
+    holes = photo_holes(depth[..., begin:top + size + reach, :], parameters)
     return holes[top - begin:top - begin + size, left:left + size]
 
 # %% ../nbs/02c_video.ipynb #08ecc9cb
@@ -421,7 +422,8 @@ def restore(
     note = clip_note(next(iter(records_of_sequence(home, self.options, source, sequence).values())))
     folders = records_of_sequence(home, replace(self.options, num_samples=note['options']['num_samples']), source, sequence).values()
     records = {folder.name: digest_files(path.read_bytes() for path in sorted(folder.iterdir())) for folder in folders}
-    facts = {'options': note['options'], 'version': 'unknown', 'name': shown(clip.path.name), 'source': source, 'depth': note.get('depth', ''), 'start': note['start'], 'frames': note['frames']}
+    facts = {'options': note['options'], 'version': 'unknown', 'name': shown(clip.path.name), 'source': source, 'masks': mask_steps(note),
+             'depth': note.get('depth', ''), 'start': note['start'], 'frames': note['frames']}
     write_journal(home, self.line(source, sequence), self.made_with | facts | {'records': records})
 
 @patch
@@ -518,7 +520,8 @@ def make_records(
     try: crops, facts = (self.compose if self.model.composes else self.look)(clip, source, shot, parameters, key)
     except PhotoError as error: return replace(result, failed=str(error))
     origin, drawn = self.origin(clip, shot.numbers), facts.pop('drawn', {})
-    note = {'options': options.noted(), 'source': source, 'depth': origin, 'start': shot.start} | facts
+    note = {'options': options.noted(), 'source': source, 'depth': origin, 'masks': MASK_STEPS,
+            'start': shot.start} | facts
     note |= {'frames': shot.numbers, 'kept': sorted(crops)}
     note_of = lambda place: note | {'parameters': asdict(drawn.get(place, parameters))}
     stem_of = lambda place: options.stem(source, 2 * sequence + place[0], place[1])
@@ -569,7 +572,7 @@ def _one_clip(path: Path, source: str, maker: ClipMaker, workers: int, summary: 
         for result in results:
             summary.add(result)
             if result.failed: summary.failed.setdefault(shown(path.name), shown(result.failed))
-            bar.set_postfix(records=summary.made + summary.reused, refresh=False)
+            bar.set_postfix({'records in all': summary.made + summary.reused}, refresh=False)
             bar.update(result.place - bar.n)
         if not maker.trouble: bar.update(bar.total - bar.n)
     maker.stop.clear()

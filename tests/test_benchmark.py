@@ -23,7 +23,7 @@ from inpaint_nb.cases import (
 from inpaint_nb.depth import write_depth
 from inpaint_nb.fills import FILLERS, hole_to_fill, hole_width, opencv_inpaint
 from inpaint_nb.layers import LayeredPair, layered_pair
-from inpaint_nb.losses import hole_flicker, hole_psnr, hole_ssim
+from inpaint_nb.scores import hole_flicker, hole_psnr, hole_ssim
 from inpaint_nb.masks import disocclusion_mask
 from inpaint_nb.models import create_model
 from inpaint_nb.scenes import random_clip, random_scene
@@ -540,3 +540,14 @@ def test_wrong_layers(tmp_path):
     with pytest.raises(ValueError, match='size must be 64 pixels or more, not 63'): layers_sources(tmp_path, size=63)
     with pytest.raises(ValueError, match='frames must be at least 2, not 1'): moving_sources(tmp_path, frames=1)
     with pytest.raises(FileNotFoundError, match='no clips in'): moving_sources(tmp_path)
+
+
+def test_what_is_said_of_a_photo_names_its_file(tmp_path, capsys):
+    "A colour profile that cannot be used."
+    from inpaint_nb import photos
+    photos._complaints.clear(), photos._say_once.cache_clear()
+    picture = Image.fromarray(np.full((96, 96, 3), 120, np.uint8))
+    picture.save(tmp_path / 'odd profile.png', icc_profile=b'no profile at all')
+    assert len(read_materials(tmp_path, 1, 96)) == 1
+    said = capsys.readouterr().err
+    assert 'odd profile.png' in said and 'profile' in said

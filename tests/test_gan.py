@@ -11,8 +11,13 @@ from torch import nn
 
 from inpaint_nb import gan, train
 from inpaint_nb.records import write_record
-from inpaint_nb.gan import (DISCRIMINATORS, L3C, DiscriminatorRow, GanStep, adaptive_weight, best_row, checkerboard_energy, create_discriminator, discriminator_loss, generator_loss,
-                            generator_warmup, late_warmup, load_discriminator, moving_average, sharpness, straight_clamp)
+from inpaint_nb.discriminators import FFC, L3C
+from inpaint_nb.gan import (
+    DISCRIMINATORS, DiscriminatorRow, GanStep, adaptive_weight, best_row, create_discriminator,
+    discriminator_loss, generator_loss, generator_warmup, late_warmup, load_discriminator,
+    moving_average, straight_clamp
+)
+from inpaint_nb.scores import checkerboard_energy, sharpness
 from inpaint_nb.losses import LPIPS, L1, ClampLoss, WithLPIPS, create_loss
 from inpaint_nb.light import Inpainter
 from inpaint_nb.models import MODELS, create_model, load_model, save_model
@@ -471,7 +476,7 @@ def test_clips_are_looked_at_one_by_one(monkeypatch):
     monkeypatch.setattr(gan, 'dequantise', lambda pred, target: (pred, target))
     step, (x, mask, y) = make_step(discriminator='ffc', loss='temporal_masked_l1', video=True, arch=TinyClip.name, discriminator_weight=0), batch(number=24)
     x, mask, y = [value.unflatten(0, (2, 12)) for value in (x, mask, y)]
-    seen, look = [], gan.FFC.look
+    seen, look = [], FFC.look
     def gradient(size):
         step.model.zero_grad()
         for part in zip(*[value.split(size) for value in (x, mask, y)]): step.accumulate(*part, len(part[0]) / 2)

@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from inpaint_nb import losses, stereo
 from inpaint_nb.gan import DISCRIMINATORS, create_discriminator
-from inpaint_nb.losses import create_loss, hole_flicker, hole_psnr, hole_ssim, plain_losses, rotate
+from inpaint_nb.losses import create_loss, plain_losses, rotate
+from inpaint_nb.scores import hole_flicker, hole_psnr, hole_ssim
 from inpaint_nb.masks import dilate_edge, dilate_inner, dilate_outer, disocclusion_mask, mask_closing
 from inpaint_nb.models import create_model
 from inpaint_nb.warp import MAPPERS, forward_warp, get_mapper

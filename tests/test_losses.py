@@ -15,9 +15,12 @@ import torch
 import torch.nn.functional as F
 
 from inpaint_nb import cli, losses
-from inpaint_nb.losses import (DINO_URL, L1, LOSSES, LPIPS, VGG_URL, ClampLoss, DCTLoss, DINOv2, LossRow, MaskedL1, TemporalGradient,
-                               TemporalSmoothing, Turned, Weighted, WithLPIPS, answers, create_loss, diff_augment, hole_flicker,
-                               hole_psnr, hole_ssim, is_temporal, load_dinov2, load_lpips, plain_losses, rotate, ssim_map, translate)
+from inpaint_nb.losses import (
+    DINO_URL, L1, LOSSES, LPIPS, VGG_URL, ClampLoss, DCTLoss, DINOv2, LossRow, MaskedL1,
+    TemporalGradient, TemporalSmoothing, Turned, Weighted, WithLPIPS, answers, create_loss,
+    diff_augment, is_temporal, load_dinov2, load_lpips, plain_losses, rotate, translate
+)
+from inpaint_nb.scores import hole_flicker, hole_psnr, hole_ssim, ssim_map
 from inpaint_nb.train import TrainConfig, criterion_of
 
 VGG_FILE, DINO_FILE = [Path(url).name for url in (VGG_URL, DINO_URL)]

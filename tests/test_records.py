@@ -12,7 +12,7 @@ import torch
 from commands import ENV, run
 from PIL import Image
 
-from inpaint_nb import crops, datasets, keeping, records
+from inpaint_nb import crops, datasets, keeping, records, video
 from inpaint_nb.depth import DepthModel, write_depth
 from inpaint_nb.datasets import InpaintDataset, list_records
 from inpaint_nb.records import encode_png, make_image_records
@@ -1116,3 +1116,13 @@ def test_clean_takes_what_a_dead_run_left(films, tmp_path):
     for left in (f'.{name}.some-computer-123.part', f'.{name}.some-computer-123.old.part', f'.{name}.part'): (tmp_path/'films/train'/left).mkdir()
     assert clean_records(tmp_path/'films', 'film', agree=lambda _: True)
     assert not list((tmp_path/'films/train').iterdir())
+
+
+def test_records_of_other_mask_steps_are_not_mixed(photos, clips, tmp_path, monkeypatch):
+    "A record without a version is of the first."
+    with monkeypatch.context() as then:
+        then.setattr(records, 'MASK_STEPS', 2), then.setattr(video, 'MASK_STEPS', 2)
+        made = make(photos, tmp_path/'later').made, film(clips, tmp_path/'later films').made
+        assert (make(photos, tmp_path/'later').reused, film(clips, tmp_path/'later films').reused) == made
+    with pytest.raises(ValueError, match='version 2 of the mask steps, not 1: give another prefix'): make(photos, tmp_path/'later')
+    with pytest.raises(ValueError, match='version 2 of the mask steps, not 1: give another prefix'): film(clips, tmp_path/'later films')

@@ -14,7 +14,8 @@ from inpaint_nb import train
 from inpaint_nb.datasets import InpaintDataset
 from inpaint_nb.records import write_record
 from inpaint_nb.fills import repeat_background
-from inpaint_nb.losses import create_loss, hole_psnr
+from inpaint_nb.losses import create_loss
+from inpaint_nb.scores import hole_psnr
 from inpaint_nb.light import Inpainter
 from inpaint_nb.models import MODELS, create_model, load_model, save_model
 from inpaint_nb.train import (SCHEDULES, Callback, Interrupted, TrainConfig, begin_with, decay_groups, fit, scheduler_state,

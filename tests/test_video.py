@@ -683,8 +683,20 @@ def test_lost_lines_are_written_again(clip, records, tmp_path):
 
 def test_depth_that_fails_is_tried_again(clip, records, tmp_path):
     def refuse(*_): raise ValueError('no finite depth for this picture')
-    with mock.patch.object(depth.DepthModel, 'origin', lambda *_: ''), mock.patch('inpaint_nb.pseudo.Pseudo.infer_clip', refuse):
+    with mock.patch.object(depth.DepthModel, 'origin', lambda *_: ''), mock.patch('inpaint_nb.depth.Pseudo.infer_clip', refuse):
         summary = make(clip, tmp_path/'out')
     assert list(summary.failed) == ['clip.mp4'] and not summary.made and not list((tmp_path/'out').iterdir())
     make(clip, tmp_path/'out')
     assert contents(tmp_path/'out') == contents(records)
+
+
+@pytest.mark.parametrize('rounds', [1, 2, 3, 4, 6])
+def test_holes_of_a_crop_are_those_of_the_picture(rounds, monkeypatch):
+    "However far the closing of holes reaches."
+    monkeypatch.setitem(crops.CLOSING, 'n_iter', rounds)
+    rng = np.random.default_rng(rounds)
+    depth = torch.from_numpy(rng.random((1, 1, 120, 160), np.float32) < .02).float()
+    drawn = crops.PhotoParameters('none', .5, 0, 120, 'right', None, 'BICUBIC', 6.0, False)
+    whole = crops.photo_holes(depth, drawn)
+    for top in range(0, 61, 5):
+        assert np.array_equal(video.crop_holes(depth, drawn, top, 20, 60), whole[top:top + 60, 20:80])
