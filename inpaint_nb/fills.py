@@ -37,8 +37,8 @@ def counted_pixels(
     depth: Tensor,  # b 1 H W, 0..1, 1 is nearest, of the left view
     divergence: float,  # percent of the width, as for `forward_warp`
     convergence: float,  # 0..1
-    known: Tensor | None = None,  # b 1 H W, 1 where the depth is measured, 0 where it is guessed; None: all is known
-    hidden: Tensor | None = None,  # b 1 H W, above 0 where the left eye cannot see that point of the right view; None: not told
+    known: Tensor | None = None,  # b 1 H W, 1 where depth is measured, 0 guessed; None: all is
+    hidden: Tensor | None = None,  # b 1 H W, above 0 out of the left eye's sight; None: not told
 ) -> Tensor:  # b 1 H W, bool
     "The pixels of a right view that are judged against the truth."
     points = splat(depth, 2 * divergence, convergence, 'right')
@@ -61,7 +61,7 @@ def repeat_plain(
 
 # %% ../nbs/01e_fills.ipynb #fc83b177
 class Runs(NamedTuple):
-    "The pixels of the holes in order, and what lies beside the run along the row that each belongs to."
+    "The pixels of the holes in order, and what lies beside the run in the row of each."
     picture: Tensor  # n, number in the batch
     row: Tensor  # n
     column: Tensor  # n
@@ -101,15 +101,18 @@ def placed(
     return picture
 
 # %% ../nbs/01e_fills.ipynb #232f37e4
+def _distance(runs: Runs, width: int) -> Tensor:
+    "Columns from listed pixels (n) to the background, in pictures of that width."
+    return torch.where(runs.right < width, runs.right - runs.column, runs.column - runs.left)
+
 def background_distance(
     mask: Tensor,  # b 1 H W, above 0 in the hole
 ) -> Tensor:  # b 1 H W, float, pixels; 0 outside the hole
-    "Columns from each hole pixel to the background on its right, in a hole at the right border to the pixel on its left."
-    if (runs := hole_runs(mask)) is not None:
-        distance = torch.where(runs.right < mask.shape[-1], runs.right - runs.column, runs.column - runs.left)
-        return placed(distance, runs, mask)
+    "Columns from each hole pixel to the background on its right, at the right border on its left."
+    runs, width = hole_runs(mask), mask.shape[-1]
+    if runs is not None: return placed(_distance(runs, width), runs, mask)
     hole = mask > 0
-    column = torch.arange(1, mask.shape[-1] + 1, device=mask.device, dtype=torch.float32).expand(mask.shape)
+    column = torch.arange(1, width + 1, device=mask.device, dtype=torch.float32).expand(mask.shape)
     right, left = (fill_holes(column, hole, side) for side in ('right', 'left'))
     return torch.where(right > 0, right - column, column - left) * hole
 
@@ -141,14 +144,15 @@ def beyond_edge(
     skip: int = 1,  # pixels to leave out beside each hole
 ) -> Tensor:  # b c H W
     "Fill each hole with one pixel of the background on its right, beyond the fringe."
-    if (runs := hole_runs(mask)) is not None:
+    runs = hole_runs(mask)
+    if runs is not None:
         filled = image.clone()
         filled[runs.at(runs.column)] = background_colour(image, runs, skip)
         return filled
     hole, width = mask > 0, mask.shape[-1]
     column = torch.arange(1, width + 1, device=mask.device, dtype=torch.float32).expand(mask.shape)
     start = fill_holes(column, hole, 'right').long()
-    end = fill_holes(column, ~hole, 'right').long()  # the first pixel of the next hole, 0 if there is none
+    end = fill_holes(column, ~hole, 'right').long()  # first pixel of the next hole; 0: none
     end = torch.where(end > 0, end, width + 1).gather(-1, (start - 1).clamp(min=0))
     source = torch.minimum(start + skip, end - 1) - 1
     filled = image.gather(-1, source.clamp(0, width - 1).expand(image.shape))
@@ -159,7 +163,7 @@ def blur_rows(
     x: Tensor,  # b c H W
     step: int,  # rows
 ) -> Tensor:  # b c H W
-    "Half of each pixel, and a quarter of those `step` rows above and below; nothing beyond the border."
+    "Half of each pixel, and a quarter of those `step` rows above and below, within the border."
     blurred = x * 0.5
     blurred[..., step:, :].add_(x[..., :-step, :], alpha=0.25)
     blurred[..., :-step, :].add_(x[..., step:, :], alpha=0.25)
@@ -169,8 +173,8 @@ def blur_rows(
 @lru_cache
 def blur_weights(
     height: int,  # of a picture, rows
-) -> Tensor:  # 6 h 63, h = 125 or the height if less: blurs 0 to 5; row; rows from 31 above to 31 below
-    "What five blurs of doubling width weigh, for each row near the top, one in the middle, each near the bottom."
+) -> Tensor:  # 6 h 63, h = at most 125: blurs 0 to 5; row; rows from 31 above to 31 below
+    "What five blurs of doubling width weigh: rows near the top, a middle one, near the bottom."
     height = min(height, 125)
     blurs = [torch.eye(height).view(1, 1, height, height)]
     for number in range(5): blurs.append(blur_rows(blurs[-1], 2 ** number))
@@ -191,7 +195,7 @@ def column_means(
         around = (row[:, None] + torch.arange(-reach, reach + 1)).clamp(0, height - 1)
         window = image[runs.picture[some, None], around, runs.column[some, None]]  # m k c+1
         like = row - (row - 62).clamp(0, max(height - 125, 0))
-        with torch.autocast('cpu', enabled=False):  # a network may ask, in short floats
+        with torch.autocast('cpu', enabled=False):  # a network may ask, in half precision
             total = (weights[like, None] @ window)[:, 0]
         means.append(total[:, :-1] / total[:, -1:])
     return torch.cat(means)
@@ -200,11 +204,11 @@ def column_means(
 def _repeat_listed(image, mask, runs, skip, smooth):
     "`repeat_background` of listed pixels."
     inside = runs.at(runs.column)
-    colour = (background_colour(image, runs, skip) + background_colour(image, runs, skip + 1)).float() / 2
+    colour = background_colour(image, runs, skip) + background_colour(image, runs, skip + 1)
+    colour = colour.float() / 2
     filled = image.clone()
     filled[inside] = colour.to(image.dtype)
-    distance = torch.where(runs.right < mask.shape[-1], runs.right - runs.column, runs.column - runs.left)
-    level = torch.log2(1 + smooth * distance).clamp(max=5)  # blurs to go through
+    level = torch.log2(1 + smooth * _distance(runs, mask.shape[-1])).clamp(max=5)  # blurs
     weighted = torch.cat([image, torch.ones_like(mask)], 1).permute(0, 2, 3, 1).float() * 0.25
     weighted[inside[0], inside[2], inside[3]] = F.pad(colour, (0, 1), value=1)
     mixed = colour * (1 - level).clamp(0)[:, None]
@@ -220,10 +224,11 @@ def repeat_background(
     image: Tensor,  # b c H W, 0..1, a right view
     mask: Tensor,  # b 1 H W, above 0 in the hole
     skip: int = 1,  # pixels of fringe to leave out beside each hole
-    smooth: float = 1.0,  # rows to blur over for each pixel of distance from the background; 0: none
+    smooth: float = 1.0,  # rows to blur over for each pixel from the background; 0: none
 ) -> Tensor:  # b c H W
-    "Fill holes with the background beyond the fringe, smoothed along columns: the best fill without learning."
-    if (runs := hole_runs(mask)) is not None: return _repeat_listed(image, mask, runs, skip, smooth)
+    "Fill holes with the background beyond the fringe, smoothed: the best fill without learning."
+    runs = hole_runs(mask)
+    if runs is not None: return _repeat_listed(image, mask, runs, skip, smooth)
     hole = mask > 0
     filled = (beyond_edge(image, mask, skip) + beyond_edge(image, mask, skip + 1)).float() / 2
     level = torch.log2(1 + smooth * background_distance(mask))  # blurs to go through
@@ -245,7 +250,8 @@ def opencv_inpaint(
     hole = mask > 0
     pixels = (image * ~hole).permute(0, 2, 3, 1).mul(255).round().byte().cpu().numpy()
     holes = hole[:, 0].byte().cpu().numpy()
-    filled = np.stack([cv2.inpaint(np.ascontiguousarray(one), its, radius, method) for one, its in zip(pixels, holes)])
+    filled = np.stack([cv2.inpaint(np.ascontiguousarray(one), its, radius, method)
+                       for one, its in zip(pixels, holes)])
     return torch.where(hole, torch.from_numpy(filled).permute(0, 3, 1, 2).to(image) / 255, image)
 
 def telea(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHAPES', 'Window', 'draw_window', 'smooth_noise', 'blob', 'segment', 'polygon', 'half_plane', 'lines', 'writing',
            'leaves', 'Shape', 'draw_shape', 'Plane', 'PhotoLayer', 'ground_plane', 'leaning_plane', 'draw_layer',
-           'LayeredPhoto', 'paint_layers', 'coarse', 'draw_layers', 'ground_texture', 'second_view', 'layered_record',
+           'LayeredPhoto', 'paint_layers', 'coarse', 'ground_texture', 'draw_layers', 'second_view', 'layered_record',
            'LayeredPair', 'layered_pair', 'draw_path', 'move_layer', 'moving_layers', 'layered_clip', 'moving_pairs',
            'hole_detail']
 
@@ -395,6 +395,17 @@ def _within_range(layers):
     return tuple(replace(layer, plane=Plane(*plane)) for layer, plane in pairs)
 
 
+def ground_texture(
+    photo: np.ndarray,  # H,W,3 RGB uint8
+    window: Window,     # of the photo
+    size: int,          # side of the texture, pixels
+    softness: float,    # standard deviation of a blur, pixels; 0: none
+) -> np.ndarray:        # size,size,3 float32, 0..1
+    "What is behind all: a square of a photo, sometimes out of focus."
+    texture = window.cut(photo, size)
+    return cv2.GaussianBlur(texture, (0, 0), softness) if softness else texture
+
+# %% ../nbs/01d_layers.ipynb #4db6f2b2
 def draw_layers(
     rng: np.random.Generator,     # source of all randomness
     ground: np.ndarray,           # H,W,3 RGB uint8, the photo behind all
@@ -414,17 +425,6 @@ def draw_layers(
         layers.append(draw_layer(rng, part, leaning_plane(rng, level)))
     shrink = rng.uniform(1.2, 2) if rng.random() < 0.12 else 1.0
     return LayeredPhoto(_within_range(layers), window, softness, shrink)
-
-
-def ground_texture(
-    photo: np.ndarray,  # H,W,3 RGB uint8
-    window: Window,     # of the photo
-    size: int,          # side of the texture, pixels
-    softness: float,    # standard deviation of a blur, pixels; 0: none
-) -> np.ndarray:        # size,size,3 float32, 0..1
-    "What is behind all: a square of a photo, sometimes out of focus."
-    texture = window.cut(photo, size)
-    return cv2.GaussianBlur(texture, (0, 0), softness) if softness else texture
 
 # %% ../nbs/01d_layers.ipynb #d6e3dd29
 def _with_shadows(layers):

@@ -8,6 +8,7 @@ __all__ = ['TEXTURES', 'SHAPES', 'noise', 'palette', 'paint', 'surface', 'Layer'
 
 # %% ../nbs/00a_scenes.ipynb #0573d1e8
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -17,8 +18,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from fastcore.basics import patch
 from PIL import Image
+from torch import Tensor
 
 from .warp import disparity
 
@@ -35,7 +36,8 @@ def noise(
     for level in range(max(0, round(math.log2(max(cell, 1)))), -1, -1):
         rows, columns = max(height >> level, 1), max(width >> level, 1)
         total = cv2.resize(total, (columns, rows), interpolation=cv2.INTER_CUBIC)
-        total += np.float32(strength) * (rng.random((rows, columns), dtype=np.float32) - np.float32(0.5))
+        grid = rng.random((rows, columns), dtype=np.float32) - np.float32(0.5)
+        total += np.float32(strength) * grid
         strength *= roughness
     total -= total.mean()
     total /= 4 * total.std() + np.float32(1e-6)
@@ -49,8 +51,8 @@ def palette(
 ) -> np.ndarray:               # count, 3; float32 RGB, 0..1
     "Related colours: hues within 140 degrees, brightness spread from dark to light."
     hue = (rng.uniform(0, 360) + rng.uniform(-70, 70, count)) % 360
-    brightness = rng.permutation(np.linspace(rng.uniform(.1, .4), rng.uniform(.75, 1), count))
-    hsv = np.stack([hue, rng.uniform(.05, .7) * rng.uniform(.3, 1, count), brightness], axis=1)
+    brightness = rng.permutation(np.linspace(rng.uniform(0.1, 0.4), rng.uniform(0.75, 1), count))
+    hsv = np.stack([hue, rng.uniform(0.05, 0.7) * rng.uniform(0.3, 1, count), brightness], axis=1)
     return cv2.cvtColor(hsv[None].astype(np.float32), cv2.COLOR_HSV2RGB)[0]
 
 
@@ -60,28 +62,30 @@ def paint(
 ) -> np.ndarray:          # height, width, 3; float32
     "Colour every pixel by its weight, linearly between neighbouring colours."
     stops, levels = np.linspace(0, 1, len(colours)), np.linspace(0, 1, 1024)
-    table = np.stack([np.interp(levels, stops, channel) for channel in colours.T], axis=1).astype(np.float32)
-    return np.take(table, (weight * 1023).astype(np.int16), axis=0)
+    table = np.stack([np.interp(levels, stops, channel) for channel in colours.T], axis=1)
+    return np.take(table.astype(np.float32), (weight * 1023).astype(np.int16), axis=0)
 
 # %% ../nbs/00a_scenes.ipynb #d48fa2c6
 def _axes(rng, height, width, period, bend=0.4):
-    "Two axes at right angles, in periods, turned by a random angle and bent by up to `bend` periods."
+    "Two axes at right angles, in periods, turned by chance and bent by up to `bend` periods."
     angle = math.radians(rng.choice([0, 90, rng.uniform(0, 180)]) + rng.uniform(-4, 4))
     cosine, sine = np.float32(math.cos(angle) / period), np.float32(math.sin(angle) / period)
     y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
-    wave = np.float32(bend * rng.uniform(0, .5)) * np.sin((x + y) * np.float32(rng.uniform(.3, 1) / period))
+    strength = np.float32(bend * rng.uniform(0, 0.5))
+    pace = np.float32(rng.uniform(0.3, 1) / period)
+    wave = strength * np.sin((x + y) * pace)
     return x * cosine + y * sine + wave, y * cosine - x * sine + wave
 
 
 def _soften(value, pixels):
     "A step at zero, softened: `value` changes by one over `pixels` pixels."
-    return np.clip(value * np.float32(pixels / 1.5) + np.float32(.5), 0, 1)
+    return np.clip(value * np.float32(pixels / 1.5) + np.float32(0.5), 0, 1)
 
 # %% ../nbs/00a_scenes.ipynb #2ca6d4cf
 def _stripes(rng, height, width, period):
     "Stripes of two colours with a random duty."
     across, _ = _axes(rng, height, width, period)
-    wave = np.sin(across * np.float32(2 * np.pi)) + np.float32(rng.uniform(-.6, .6))
+    wave = np.sin(across * np.float32(2 * np.pi)) + np.float32(rng.uniform(-0.6, 0.6))
     return paint(_soften(wave, period / 6.3), palette(rng, 2))
 
 
@@ -95,26 +99,30 @@ def _checks(rng, height, width, period):
 def _plaid(rng, height, width, period):
     "Soft woven gratings: two waves of their own periods, added."
     across, along = _axes(rng, height, width, period)
-    waves = np.sin(across * np.float32(rng.uniform(3, 7))) + np.sin(along * np.float32(rng.uniform(3, 14)))
-    return paint(np.float32(.5) + np.float32(.249) * waves, palette(rng, 3))
+    waves = np.sin(across * np.float32(rng.uniform(3, 7)))
+    waves = waves + np.sin(along * np.float32(rng.uniform(3, 14)))
+    return paint(np.float32(0.5) + np.float32(0.249) * waves, palette(rng, 3))
 
 
 def _dots(rng, height, width, period):
     "Round dots on a grid."
     across, along = _axes(rng, height, width, period)
-    distance = (across % 1 - np.float32(.5)) ** 2 + (along % 1 - np.float32(.5)) ** 2
-    return paint(_soften(np.float32(rng.uniform(.05, .16)) - distance, period / .7), palette(rng, 2))
+    distance = (across % 1 - np.float32(0.5)) ** 2 + (along % 1 - np.float32(0.5)) ** 2
+    size = np.float32(rng.uniform(0.05, 0.16))
+    return paint(_soften(size - distance, period / 0.7), palette(rng, 2))
 
 
 TEXTURES = dict(stripes=_stripes, checks=_checks, plaid=_plaid, dots=_dots)
 
 # %% ../nbs/00a_scenes.ipynb #3fb5cdb6
 def _bricks(rng, height, width, period):
-    "Courses of bricks, every second one moved by half a brick, with joints and a tint for each brick."
-    course, length, joint = max(3, round(period)), max(6, round(2.4 * period)), max(1, round(period / 8))
+    "Courses of bricks, every second one moved by half a brick, with joints and tints."
+    course, length = max(3, round(period)), max(6, round(2.4 * period))
+    joint = max(1, round(period / 8))
     y, x = np.arange(height), np.arange(width)
     row, shifted = y // course, x[None] + np.array([[0], [length // 2]])
-    tint = rng.random((64, 64), dtype=np.float32)[(row % 64)[:, None], (shifted // length % 64)[row % 2]]
+    tints, brick = rng.random((64, 64), dtype=np.float32), shifted // length % 64
+    tint = tints[(row % 64)[:, None], brick[row % 2]]
     mortar = (y % course < joint)[:, None] | (shifted % length < joint)[row % 2]
     colours = palette(rng, 3)
     return np.where(mortar[..., None], colours[0], paint(tint, colours[1:]))
@@ -124,7 +132,8 @@ def _tiles(rng, height, width, period):
     "Square tiles in a handful of colours."
     rows, columns = math.ceil(height / period), math.ceil(width / period)
     chart = palette(rng, 5)[rng.integers(0, 5, (rows, columns))]
-    return cv2.resize(chart, None, fx=period, fy=period, interpolation=cv2.INTER_NEAREST)[:height, :width]
+    large = cv2.resize(chart, None, fx=period, fy=period, interpolation=cv2.INTER_NEAREST)
+    return large[:height, :width]
 
 # %% ../nbs/00a_scenes.ipynb #2c9bc282
 def _writing(rng, height, width, period):
@@ -132,19 +141,20 @@ def _writing(rng, height, width, period):
     dot = max(1, round(period / 8))
     rows, columns = math.ceil(height / dot / 8), math.ceil(width / dot / 4)
     glyphs = np.zeros((rows, 8, columns, 4), bool)
-    glyphs[:, 1:6, :, :3] = rng.random((rows, 5, columns, 3)) < .55
-    glyphs &= (rng.random((rows, 1, columns, 1)) < .85) & (rng.random((rows, 1, 1, 1)) < .9)
-    ink = glyphs.reshape(rows * 8, columns * 4).astype(np.float32).repeat(dot, 0).repeat(dot, 1)[:height, :width]
-    return paint(ink, palette(rng, 2))
+    glyphs[:, 1:6, :, :3] = rng.random((rows, 5, columns, 3)) < 0.55
+    glyphs &= (rng.random((rows, 1, columns, 1)) < 0.85) & (rng.random((rows, 1, 1, 1)) < 0.9)
+    ink = glyphs.reshape(rows * 8, columns * 4).astype(np.float32).repeat(dot, 0).repeat(dot, 1)
+    return paint(ink[:height, :width], palette(rng, 2))
 
 
 def _rays(rng, height, width, period):
     "Lines that run to a vanishing point."
-    y = np.arange(height, dtype=np.float32)[:, None] - np.float32(rng.uniform(-.5, 1.5) * height)
-    x = np.arange(width, dtype=np.float32)[None] - np.float32(rng.uniform(-.5, 1.5) * width)
+    y = np.arange(height, dtype=np.float32)[:, None] - np.float32(rng.uniform(-0.5, 1.5) * height)
+    x = np.arange(width, dtype=np.float32)[None] - np.float32(rng.uniform(-0.5, 1.5) * width)
     count = max(3, round(8 * max(height, width) / period / 6))
     softness = np.sqrt(x * x + y * y) / np.float32(1.5 * count)
-    return paint(np.clip(np.sin(np.arctan2(y, x) * np.float32(count)) * softness + np.float32(.5), 0, 1), palette(rng, 2))
+    wave = np.sin(np.arctan2(y, x) * np.float32(count)) * softness
+    return paint(np.clip(wave + np.float32(0.5), 0, 1), palette(rng, 2))
 
 
 TEXTURES |= dict(bricks=_bricks, tiles=_tiles, writing=_writing, rays=_rays)
@@ -152,12 +162,14 @@ TEXTURES |= dict(bricks=_bricks, tiles=_tiles, writing=_writing, rays=_rays)
 # %% ../nbs/00a_scenes.ipynb #41bfc5ac
 def _clouds(rng, height, width, period):
     "Soft fractal noise through a palette."
-    return paint(noise(rng, height, width, 4 * period, rng.uniform(.35, .75)), palette(rng, int(rng.integers(2, 5))))
+    weight = noise(rng, height, width, 4 * period, rng.uniform(0.35, 0.75))
+    return paint(weight, palette(rng, int(rng.integers(2, 5))))
 
 
 def _blotches(rng, height, width, period):
     "Flat patches with rough outlines, as on bark or camouflage."
-    levels = np.floor(noise(rng, height, width, 3 * period, rng.uniform(.3, .5)) * np.float32(3.99))
+    rough = noise(rng, height, width, 3 * period, rng.uniform(0.3, 0.5))
+    levels = np.floor(rough * np.float32(3.99))
     return paint(cv2.blur(levels / np.float32(3), (3, 3)).clip(0, 1), palette(rng, 4))
 
 
@@ -165,7 +177,8 @@ def _gradient(rng, height, width, period):
     "A plain gradient of two or three colours."
     across, _ = _axes(rng, height, width, period, bend=0)
     low, high = across.min(), across.max()
-    return paint((across - low) / max(high - low, np.float32(1e-6)), palette(rng, int(rng.integers(2, 4))))
+    weight = (across - low) / max(high - low, np.float32(1e-6))
+    return paint(weight, palette(rng, int(rng.integers(2, 4))))
 
 
 def _floor(rng, height, width, period):
@@ -173,9 +186,11 @@ def _floor(rng, height, width, period):
     distance = np.float32(height) / np.arange(1, height + 1, dtype=np.float32)[:, None]
     x = np.arange(width, dtype=np.float32)[None] - np.float32(rng.uniform(0, 1) * width)
     across = np.sin(x * distance * np.float32(1.5 / period))
-    away = np.sin(distance * np.float32(rng.uniform(2, 5) * height / period)) if rng.random() < .6 else np.float32(1)
+    away = np.float32(1)  # planks
+    if rng.random() < 0.6: away = np.sin(distance * np.float32(rng.uniform(2, 5) * height / period))
     contrast = np.clip(np.float32(period / 2) / distance / distance, 0, 1)
-    return paint(np.float32(.5) + (_soften(across * away, period / 3) - np.float32(.5)) * contrast, palette(rng, 2))
+    weight = (_soften(across * away, period / 3) - np.float32(0.5)) * contrast
+    return paint(np.float32(0.5) + weight, palette(rng, 2))
 
 
 TEXTURES |= dict(clouds=_clouds, blotches=_blotches, gradient=_gradient, floor=_floor)
@@ -186,28 +201,31 @@ def surface(
     height: int,               # pixels
     width: int,                # pixels
     period: float,             # size of the texture's features, pixels
+    textures: Sequence[str] | None = None,  # names in `TEXTURES` to draw from; None: all
 ) -> np.ndarray:               # height, width, 3; float32 RGB, 0..1
     "One random texture under uneven light, with grain."
-    texture = TEXTURES[list(TEXTURES)[rng.integers(len(TEXTURES))]](rng, height, width, period)
-    light = noise(rng, height, width, max(height, width) / 2, rng.uniform(.25, .6))
-    light *= np.float32(rng.uniform(.1, .7))
+    names = list(textures or TEXTURES)
+    texture = TEXTURES[names[rng.integers(len(names))]](rng, height, width, period)
+    light = noise(rng, height, width, max(height, width) / 2, rng.uniform(0.25, 0.6))
+    light *= np.float32(rng.uniform(0.1, 0.7))
     light += np.float32(1) - light.mean()
     grain = rng.random((height, width), dtype=np.float32)
-    grain *= np.float32(rng.uniform(0, .06))
+    grain *= np.float32(rng.uniform(0, 0.06))
     texture = texture * light[..., None] + grain[..., None]
     return np.clip(texture, 0, 1, out=texture)
 
 # %% ../nbs/00a_scenes.ipynb #559e937c
 def _square(height, width):
     "Coordinates y, x that run from -1 to 1 over the card."
-    return (np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)[None])
+    y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in (height, width))
+    return y[:, None], x[None]
 
 
 def _ellipse(rng, height, width):
     "An ellipse, or with a higher power a rounded box."
     y, x = _square(height, width)
     power = int(rng.choice([2, 2, 4, 8]))
-    return np.float32(.9) - y ** power - x ** power
+    return np.float32(0.9) - y ** power - x ** power
 
 
 def _box(rng, height, width):
@@ -215,38 +233,45 @@ def _box(rng, height, width):
     y, x = _square(height, width)
     angle = rng.uniform(-1, 1) * math.pi / 4
     cosine, sine = np.float32(math.cos(angle)), np.float32(math.sin(angle))
-    return np.minimum(np.float32(.65) - np.abs(x * cosine + y * sine), np.float32(.65) - np.abs(y * cosine - x * sine))
+    across, along = np.abs(x * cosine + y * sine), np.abs(y * cosine - x * sine)
+    return np.minimum(np.float32(0.65) - across, np.float32(0.65) - along)
 
-
+# %% ../nbs/00a_scenes.ipynb #a934eda5
 def _polygon(rng, height, width):
     "A convex polygon of three to seven sides: inside all of its half planes."
     y, x = _square(height, width)
     sides = int(rng.integers(3, 8))
-    angles = (np.arange(sides) + rng.uniform(-.25, .25, sides)) * 2 * np.pi / sides + rng.uniform(0, 7)
-    planes = [np.float32(.72) - x * np.float32(math.cos(a)) - y * np.float32(math.sin(a)) for a in angles]
-    return np.minimum(np.minimum.reduce(planes), np.float32(.95) - np.maximum(np.abs(x), np.abs(y)))
+    angles = (np.arange(sides) + rng.uniform(-0.25, 0.25, sides)) * 2 * np.pi / sides
+    angles = angles + rng.uniform(0, 7)
+    planes = [np.float32(0.72) - x * np.float32(math.cos(angle)) - y * np.float32(math.sin(angle))
+              for angle in angles]
+    inside = np.float32(0.95) - np.maximum(np.abs(x), np.abs(y))
+    return np.minimum(np.minimum.reduce(planes), inside)
 
 
 def _star(rng, height, width):
     "A blob or star: the radius swings with the angle."
     y, x = _square(height, width)
     angle, radius = np.arctan2(y, x), np.sqrt(x * x + y * y)
-    waves = [np.sin(angle * n + np.float32(rng.uniform(0, 7))) * np.float32(rng.uniform(0, .5) / math.sqrt(n)) for n in (2, 3, 5, 9)]
-    return np.float32(.6) + sum(waves) * np.float32(.5) - radius
+    def wave(n):
+        swing = np.sin(angle * n + np.float32(rng.uniform(0, 7)))
+        return swing * np.float32(rng.uniform(0, 0.5) / math.sqrt(n))
+    waves = [wave(n) for n in (2, 3, 5, 9)]
+    return np.float32(0.6) + sum(waves) * np.float32(0.5) - radius
 
 # %% ../nbs/00a_scenes.ipynb #c8983516
 def _shrub(rng, height, width):
     "A ragged outline: noise that fades towards the rim."
     y, x = _square(height, width)
-    ragged = noise(rng, height, width, max(height, width) / 3, rng.uniform(.4, .6))
-    return ragged - np.float32(.15) - np.float32(.75) * (x * x + y * y)
+    ragged = noise(rng, height, width, max(height, width) / 3, rng.uniform(0.4, 0.6))
+    return ragged - np.float32(0.15) - np.float32(0.75) * (x * x + y * y)
 
 
 def _hill(rng, height, width):
     "A ridge of hills that falls off to both sides."
     y, x = _square(height, width)
-    ridge = noise(rng, 1, width, width / 2, rng.uniform(.3, .5)) * (1 - x ** 4)
-    return np.minimum(y - np.float32(.8) + np.float32(1.7) * ridge, np.float32(.95) - y)
+    ridge = noise(rng, 1, width, width / 2, rng.uniform(0.3, 0.5)) * (1 - x ** 4)
+    return np.minimum(y - np.float32(0.8) + np.float32(1.7) * ridge, np.float32(0.95) - y)
 
 
 SHAPES = dict(ellipse=_ellipse, box=_box, polygon=_polygon, star=_star, shrub=_shrub, hill=_hill)
@@ -255,26 +280,28 @@ SHAPES = dict(ellipse=_ellipse, box=_box, polygon=_polygon, star=_star, shrub=_s
 def _ring(rng, height, width):
     "A ring: one sees through it."
     y, x = _square(height, width)
-    return np.float32(rng.uniform(.1, .2)) - np.abs(np.sqrt(x * x + y * y) - np.float32(.72))
+    return np.float32(rng.uniform(0.1, 0.2)) - np.abs(np.sqrt(x * x + y * y) - np.float32(0.72))
 
 
 def _branches(rng, height, width):
     "Sticks from the foot upwards, the first one thickest."
     y, x = _square(height, width)
     sticks = []
-    for thickness in np.linspace(.12, .05, int(rng.integers(2, 7))):
-        foot, tip = rng.uniform(-.2, .2), rng.uniform(-.8, .8)
-        along = (np.float32(.95) - y) * np.float32(.5)
-        sticks.append(np.float32(thickness) * (np.float32(1.2) - along) - np.abs(x - np.float32(foot) - np.float32(tip - foot) * along))
+    for thickness in np.linspace(0.12, 0.05, int(rng.integers(2, 7))):
+        foot, tip = rng.uniform(-0.2, 0.2), rng.uniform(-0.8, 0.8)
+        along = (np.float32(0.95) - y) * np.float32(0.5)
+        aside = np.abs(x - np.float32(foot) - np.float32(tip - foot) * along)
+        sticks.append(np.float32(thickness) * (np.float32(1.2) - along) - aside)
     return np.maximum.reduce(sticks)
 
 
 def _fence(rng, height, width):
     "Upright bars and one or two rails."
     y, x = _square(height, width)
-    wood = np.cos(x * np.float32(np.pi * rng.integers(2, 6))) - np.float32(rng.uniform(.4, .85))
-    for rail in rng.uniform(-.7, .7, 2): wood = np.maximum(wood, np.float32(.08) - np.abs(y - np.float32(rail)))
-    return np.minimum(wood, np.float32(.95) - np.abs(y))
+    wood = np.cos(x * np.float32(np.pi * rng.integers(2, 6))) - np.float32(rng.uniform(0.4, 0.85))
+    for rail in rng.uniform(-0.7, 0.7, 2):
+        wood = np.maximum(wood, np.float32(0.08) - np.abs(y - np.float32(rail)))
+    return np.minimum(wood, np.float32(0.95) - np.abs(y))
 
 
 SHAPES |= dict(ring=_ring, branches=_branches, fence=_fence)
@@ -283,9 +310,9 @@ SHAPES |= dict(ring=_ring, branches=_branches, fence=_fence)
 @dataclass
 class Layer:
     "A painted and cut-out card, complete also where others hide it."
-    texture: torch.Tensor  # 3, h, w; RGB, 0..1
-    field: torch.Tensor    # h, w; the card is where it is positive
-    depth: torch.Tensor    # h; depth of each row, 0 (far) .. 1 (near)
+    texture: Tensor  # 3, h, w; RGB, 0..1
+    field: Tensor    # h, w; the card is where it is positive
+    depth: Tensor    # h; depth of each row, 0 (far) .. 1 (near)
     x: int = 0             # frame column of the card's first column; may lie outside of the frame
     y: int = 0             # frame row of the card's first row
 
@@ -299,11 +326,12 @@ def make_layer(
 ) -> Layer:
     "A `Layer` from arrays."
     arrays = texture.transpose(2, 0, 1), field, np.broadcast_to(depth, len(field))
-    return Layer(*(torch.from_numpy(np.array(array, dtype=np.float32, order='C')) for array in arrays), x, y)
+    arrays = (np.array(array, dtype=np.float32, order='C') for array in arrays)
+    return Layer(*map(torch.from_numpy, arrays), x, y)
 
 # %% ../nbs/00a_scenes.ipynb #7b5f59e5
 def _read(values, columns):
-    "Read `values` (c, h, w) at the fractional `columns` (h, W), linear between neighbours; c, h, W."
+    "Read `values` (c h w) at the fractional `columns` (h W), linear between neighbours; c h W."
     last = values.shape[-1] - 1
     below = columns.floor()
     fraction = columns - below
@@ -318,14 +346,14 @@ def _read(values, columns):
 # %% ../nbs/00a_scenes.ipynb #c2cd6baf
 class _Look(NamedTuple):
     "What one eye sees in each pixel of the frame."
-    colour: torch.Tensor  # 3, H, W
-    depth: torch.Tensor   # H, W
-    layer: torch.Tensor   # H, W; number of the visible layer
-    place: torch.Tensor   # H, W; column of the first view at which the visible point sits
+    colour: Tensor  # 3 H W
+    depth: Tensor   # H W
+    layer: Tensor   # H W; number of the visible layer
+    place: Tensor   # H W; column of the first view at which the visible point sits
 
 
 def _meet(layer, size, reach):
-    "The part of the frame (rows, columns) that a layer can touch when it slides by `reach`, and its own rows there."
+    "The frame's part (rows, columns) that a layer can touch sliding by `reach`, its rows there."
     top, bottom = max(layer.y, 0), min(layer.y + len(layer.depth), size[0])
     left, right = max(layer.x - reach, 0), min(layer.x + layer.field.shape[1] + reach, size[1])
     bottom, right = max(top, bottom), max(left, right)
@@ -333,14 +361,16 @@ def _meet(layer, size, reach):
 
 
 def _look(layers, size, sign=0, divergence=0.0, convergence=0.0):
-    "Paint `layers` from far to near, slid for the left eye (`sign` -1), the first view (0) or the right eye (1)."
-    look = _Look(torch.zeros(3, *size), torch.zeros(size), torch.zeros(size, dtype=torch.uint8), torch.zeros(size))
+    "Paint `layers` from far to near, for the left eye (`sign` -1), first view (0) or right (1)."
+    numbers = torch.zeros(size, dtype=torch.uint8)
+    look = _Look(torch.zeros(3, *size), torch.zeros(size), numbers, torch.zeros(size))
     for number, layer in enumerate(layers):
         slide = sign * disparity(layer.depth[:, None], divergence, convergence, size[1])
         part, own = _meet(layer, size, reach=1 + math.ceil(slide.abs().max()))
         place = torch.arange(part[1].start, part[1].stop) + slide[own]
         inside = _read(layer.field[None, own], place - layer.x)[0] > 0
-        seen = _Look(_read(layer.texture[:, own], place - layer.x), layer.depth[own, None], torch.tensor(number, dtype=torch.uint8), place)
+        colour, its = _read(layer.texture[:, own], place - layer.x), layer.depth[own, None]
+        seen = _Look(colour, its, torch.tensor(number, dtype=torch.uint8), place)
         for whole, value in zip(look, seen):
             whole[(..., *part)] = torch.where(inside, value, whole[(..., *part)])
     return look
@@ -348,7 +378,7 @@ def _look(layers, size, sign=0, divergence=0.0, convergence=0.0):
 # %% ../nbs/00a_scenes.ipynb #37303553
 @dataclass
 class Scene:
-    "Layers from far to near, seen through a frame: the picture, its depth and any second view, all exact."
+    "Layers from far to near, seen through a frame: picture, depth and any second view, all exact."
     layers: list[Layer]    # far to near; the first one fills the frame
     size: tuple[int, int]  # height and width of the frame, pixels
 
@@ -356,18 +386,35 @@ class Scene:
     def _first(self): return _look(self.layers, self.size)
 
     @property
-    def image(self) -> torch.Tensor:  # 1, 3, H, W; RGB, 0..1
+    def image(self) -> Tensor:  # 1 3 H W; RGB, 0..1
         "The first view."
         return self._first.colour[None]
 
     @property
-    def depth(self) -> torch.Tensor:  # 1, 1, H, W; 0 (far) .. 1 (near)
+    def depth(self) -> Tensor:  # 1 1 H W; 0 (far) .. 1 (near)
         "Depth of each pixel of the first view."
         return self._first.depth[None, None]
 
+    def view(
+        self,
+        divergence: float,     # between the eyes, percent of the width, as for `forward_warp`
+        convergence: float,    # depth that does not move, 0..1
+        view: str = 'right',   # 'right' or 'left'
+        border: bool = False,  # count what comes from beyond the frame as hole, too
+    ) -> tuple[Tensor, Tensor]:  # image 1 3 H W and hole 1 1 H W (float, 1 in the hole)
+        "The exact second view, and where it shows what a nearer layer hid in the first view."
+        if view not in ('left', 'right'):
+            raise ValueError(f"view is 'left' or 'right', not {view!r}")
+        sign = 1 if view == 'right' else -1
+        look = _look(self.layers, self.size, sign, 2 * divergence, convergence)
+        beyond = (look.place < 0) | (look.place > self.size[1] - 1)
+        hidden = _hidden(self.layers, look)
+        hole = beyond | hidden if border else ~beyond & hidden
+        return look.colour[None], hole[None, None].float()
+
 # %% ../nbs/00a_scenes.ipynb #5cfe1497
 def _hidden(layers, look):
-    "Where the visible point was behind a nearer layer in the first view; bool, H, W."
+    "Where the visible point was behind a nearer layer in the first view; bool, H W."
     size = look.layer.shape
     hidden = torch.zeros(size, dtype=torch.bool)
     reach = 1 + math.ceil((look.place - torch.arange(size[1])).abs().max())
@@ -377,60 +424,55 @@ def _hidden(layers, look):
         hidden[part] |= inside & (look.layer[part] < number)
     return hidden
 
-# %% ../nbs/00a_scenes.ipynb #dec5a197
-@patch
-def view(
-    self: Scene,
-    divergence: float,     # distance between the eyes in percent of the width, as for `forward_warp`
-    convergence: float,    # depth that does not move, 0..1
-    view: str = 'right',   # 'right' or 'left'
-    border: bool = False,  # count what comes from beyond the frame as hole, too
-) -> tuple[torch.Tensor, torch.Tensor]:  # image 1, 3, H, W and hole 1, 1, H, W (float, 1 in the hole)
-    "The exact second view, and where it shows what a nearer layer hid in the first view."
-    if view not in ('left', 'right'): raise ValueError(f"view is 'left' or 'right', not {view!r}")
-    look = _look(self.layers, self.size, 1 if view == 'right' else -1, 2 * divergence, convergence)
-    beyond = (look.place < 0) | (look.place > self.size[1] - 1)
-    hole = beyond | _hidden(self.layers, look) if border else ~beyond & _hidden(self.layers, look)
-    return look.colour[None], hole[None, None].float()
-
 # %% ../nbs/00a_scenes.ipynb #162d8335
-def _background(rng, size, ground):
+def _background(rng, size, ground, textures):
     "A wall or a landscape, with depth from 0 at the top to `ground` at the bottom."
     margin_y, margin_x = math.ceil(size[0] / 24), math.ceil(size[1] / 8) + 2
     height, width = size[0] + 2 * margin_y, size[1] + 2 * margin_x
-    if rng.random() < .5:
-        texture, depth = surface(rng, height, width, min(size) * rng.uniform(.05, .16)), np.linspace(0, ground, height)
+    if rng.random() < 0.5:
+        texture = surface(rng, height, width, min(size) * rng.uniform(0.05, 0.16), textures)
+        depth = np.linspace(0, ground, height)
     else:
-        horizon = round(height * rng.uniform(.3, .65))
+        horizon = round(height * rng.uniform(0.3, 0.65))
         sky = TEXTURES[rng.choice(['clouds', 'gradient'])](rng, horizon, width, min(size) / 6)
-        land = TEXTURES[rng.choice(['floor', 'clouds', 'blotches', 'plaid'])](rng, height - horizon, width, min(size) / 8)
+        below = TEXTURES[rng.choice(['floor', 'clouds', 'blotches', 'plaid'])]
+        land = below(rng, height - horizon, width, min(size) / 8)
         texture = np.concatenate([sky, land])
         depth = np.concatenate([np.zeros(horizon), np.linspace(0, ground, height - horizon)])
     return make_layer(texture, np.ones((height, width)), depth, -margin_x, -margin_y)
 
 # %% ../nbs/00a_scenes.ipynb #634dc81d
-def _card(rng, size, depth):
+def _card(rng, size, depth, textures):
     "A random shape with a random surface, somewhere in the frame."
-    tall, wide = (max(8, round(min(size) * (.2 + .5 * depth) * rng.uniform(.5, 1.4))) for _ in range(2))
+    side = min(size) * (0.2 + 0.5 * depth)
+    tall, wide = (max(8, round(side * rng.uniform(0.5, 1.4))) for _ in range(2))
     field = SHAPES[rng.choice(list(SHAPES))](rng, tall, wide)
     field[[0, -1]] = field[:, [0, -1]] = -1
-    middle = size[0] * (.3 + .4 * depth + rng.uniform(-.3, .3)), size[1] * rng.uniform(0, 1)
-    texture = surface(rng, tall, wide, min(size) * rng.uniform(.03, .1))
-    return make_layer(texture, field, depth, round(middle[1] - wide / 2), round(middle[0] - tall / 2))
+    middle = size[0] * (0.3 + 0.4 * depth + rng.uniform(-0.3, 0.3)), size[1] * rng.uniform(0, 1)
+    texture = surface(rng, tall, wide, min(size) * rng.uniform(0.03, 0.1), textures)
+    x, y = round(middle[1] - wide / 2), round(middle[0] - tall / 2)
+    return make_layer(texture, field, depth, x, y)
 
 # %% ../nbs/00a_scenes.ipynb #10530bef
 def random_scene(
-    seed: int,                          # any whole number from 0; the same number gives the same scene
-    size: tuple[int, int] = (256, 256), # height and width of the frame, pixels, at least 16
+    seed: int,                              # whole number from 0; it decides all that is drawn
+    size: tuple[int, int] = (256, 256),     # height and width of the frame, pixels, at least 16
+    textures: Sequence[str] | None = None,  # names in `TEXTURES` for its surfaces; None: all
 ) -> Scene:
     "A background and five to nine cards before it, the nearest at depth 1."
-    if not (isinstance(seed, (int, np.integer)) and seed >= 0): raise ValueError(f'seed is a whole number from 0, not {seed!r}')
-    if len(size) != 2 or min(size) < 16: raise ValueError(f'size is height and width, each at least 16 pixels, not {size!r}')
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f'seed is a whole number from 0, not {seed!r}')
+    if len(size) != 2 or min(size) < 16:
+        raise ValueError(f'size is height and width, each at least 16 pixels, not {size!r}')
+    unknown = set(textures or ()) - set(TEXTURES)
+    if unknown:
+        raise ValueError(f"no textures {sorted(unknown)}: choose from {', '.join(TEXTURES)}")
     rng = np.random.default_rng(seed)
-    ground = rng.uniform(0, .35)
-    depths = np.sort(rng.uniform(ground + .1, 1, int(rng.integers(4, 9))))
-    layers = [_background(rng, size, ground), *(_card(rng, size, depth) for depth in [*depths, 1.])]
-    return Scene(layers, tuple(size))
+    ground = rng.uniform(0, 0.35)
+    depths = np.sort(rng.uniform(ground + 0.1, 1, int(rng.integers(4, 9))))
+    background = _background(rng, size, ground, textures)
+    cards = [_card(rng, size, depth, textures) for depth in [*depths, 1.0]]
+    return Scene([background, *cards], tuple(size))
 
 # %% ../nbs/00a_scenes.ipynb #11121ab4
 def _moved(layer, dx, dy):
@@ -438,39 +480,51 @@ def _moved(layer, dx, dy):
     whole_x, whole_y = math.floor(dx), math.floor(dy)
     size, step = layer.field.shape[::-1], np.float32([[1, 0, dx - whole_x], [0, 1, dy - whole_y]])
     def shift(array, interpolation):
-        return cv2.warpAffine(array, step, size, flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
+        return cv2.warpAffine(array, step, size, flags=interpolation,
+                              borderMode=cv2.BORDER_REPLICATE)
     texture = shift(layer.texture.permute(1, 2, 0).numpy(), cv2.INTER_CUBIC).clip(0, 1)
     depth = shift(layer.depth[:, None].expand(layer.field.shape).numpy(), cv2.INTER_LINEAR)[:, 0]
-    return make_layer(texture, shift(layer.field.numpy(), cv2.INTER_LINEAR), depth, layer.x + whole_x, layer.y + whole_y)
+    field = shift(layer.field.numpy(), cv2.INTER_LINEAR)
+    return make_layer(texture, field, depth, layer.x + whole_x, layer.y + whole_y)
 
 # %% ../nbs/00a_scenes.ipynb #1710f542
 def _sway(rng, reach):
     "A smooth path `frame -> pixels` that starts at 0 and stays within twice `reach`."
-    reach, pace, phase = rng.uniform(.3, 1) * reach, 2 * math.pi / rng.uniform(40, 120), rng.uniform(0, 2 * math.pi)
-    return lambda frame: reach * (math.sin(frame * pace + phase) - math.sin(phase))
+    reach, pace = rng.uniform(0.3, 1) * reach, 2 * math.pi / rng.uniform(40, 120)
+    phase = rng.uniform(0, 2 * math.pi)
+    def path(frame): return reach * (math.sin(frame * pace + phase) - math.sin(phase))
+    return path
+
+
+def _rest(frame): return 0
 
 
 def random_clip(
-    seed: int,                           # any whole number from 0; its first frame is `random_scene(seed, size)`
-    frames: int,                         # number of frames, at least 1
-    size: tuple[int, int] = (256, 256),  # height and width, pixels, at least 16
-) -> list[Scene]:  # one scene for each frame
+    seed: int,                              # whole number from 0; it decides all that is drawn
+    frames: int,                            # number of frames, at least 1
+    size: tuple[int, int] = (256, 256),     # height and width, pixels, at least 16
+    textures: Sequence[str] | None = None,  # see `random_scene`, which makes the first frame
+) -> list[Scene]:                           # one scene for each frame
     "A moving scene: every layer sways on its own path, and the camera pans."
     if frames < 1: raise ValueError(f'frames is at least 1, not {frames!r}')
-    start, rng = random_scene(seed, size), np.random.default_rng([seed, 1])
+    start, rng = random_scene(seed, size, textures), np.random.default_rng([seed, 1])
     pan_x, pan_y = _sway(rng, size[1] / 40), _sway(rng, size[0] / 60)
-    paths = [(lambda frame: 0, lambda frame: 0)] + [(_sway(rng, size[1] / 10), _sway(rng, size[0] / 40)) for _ in start.layers[1:]]
+    paths = [(_sway(rng, size[1] / 10), _sway(rng, size[0] / 40)) for _ in start.layers[1:]]
+    paths = [(_rest, _rest), *paths]
     def frame_at(frame):
-        moves = [(path_x(frame) + pan_x(frame) * (.5 + float(layer.depth.max())), path_y(frame) + pan_y(frame) * (.5 + float(layer.depth.max())))
-                 for layer, (path_x, path_y) in zip(start.layers, paths)]
-        return Scene([_moved(layer, *move) for layer, move in zip(start.layers, moves)], start.size)
+        moved = []
+        for layer, (path_x, path_y) in zip(start.layers, paths):
+            near = 0.5 + float(layer.depth.max())
+            x, y = path_x(frame) + pan_x(frame) * near, path_y(frame) + pan_y(frame) * near
+            moved.append(_moved(layer, x, y))
+        return Scene(moved, start.size)
     return [frame_at(frame) for frame in range(frames)]
 
 # %% ../nbs/00a_scenes.ipynb #a4f23d7d
 class Photograph(NamedTuple):
     "A photograph and how near everything in it is."
-    image: torch.Tensor  # 1 3 H W, 0..1
-    depth: torch.Tensor  # 1 1 H W, 0..1, near = 1
+    image: Tensor  # 1 3 H W, 0..1
+    depth: Tensor  # 1 1 H W, 0..1, near = 1
 
 def example_photo() -> Photograph:  # 540 x 960 pixels
     "The photograph that comes with the package."
