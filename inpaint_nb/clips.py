@@ -79,7 +79,8 @@ class AVReader:
             packets, _ = _packets(container, container.streams.video[0])
         with closing(AVReader(self.path)) as reader:
             reader.read(0)
-            stamps = [pts for pts, _, discard, _ in _from_first(packets, reader.frame.pts) if not discard]
+            stamps = [pts for pts, _, discard, _ in _from_first(packets, reader.frame.pts)
+                      if not discard]
         return [] if None in stamps or len({*stamps}) < len(stamps) else sorted(stamps)
 
     def jump(self,
@@ -89,14 +90,16 @@ class AVReader:
         behind = number < self.next
         if self.seeks and number >= 2 * AHEAD and self.stamps:
             other = AVReader(self.path)
-            other.container.seek(self.stamps[max(min(number, len(self.stamps) - 1) - AHEAD, 0)], stream=other.container.streams.video[0])
+            other.container.seek(self.stamps[max(min(number, len(self.stamps) - 1) - AHEAD, 0)],
+                                 stream=other.container.streams.video[0])
             first = next(other.frames, None)
             stamp = first and first[0][first[1]].pts
             place = len(self.stamps) if stamp is None else bisect_left(self.stamps, stamp)
             exact = place <= number - AHEAD and self.stamps[place] == stamp
             if exact and (behind or place > self.next):
                 self.close()
-                self.container, self.frames, self.next = other.container, chain([first], other.frames), place
+                self.container, self.frames, self.next = (other.container,
+                    chain([first], other.frames), place)
                 return
             other.close()
             self.seeks = exact  # if not, seeking is no good here
@@ -111,7 +114,8 @@ class AVReader:
             self.next += 1
             self.frame = row[place]
             if self.next > number: return self.sized(frame_pixels(row, place, self.tags), number)
-        raise ClipError(f'it ends after {self.next} frames' if self.next else 'there are no frames in it')
+        raise ClipError(f'it ends after {self.next} frames' if self.next
+                        else 'there are no frames in it')
 
     def sized(self,
         pixels: np.ndarray,  # h,w,3
@@ -122,7 +126,8 @@ class AVReader:
         self.size = self.size or size
         if size == self.size: return pixels
         self.resized = self.resized or (number, size)
-        return cv2.resize(pixels, self.size, interpolation=cv2.INTER_AREA if size[0] > self.size[0] else cv2.INTER_CUBIC)
+        return cv2.resize(pixels, self.size, interpolation=cv2.INTER_AREA if size[0] > self.size[0]
+                          else cv2.INTER_CUBIC)
 
     def close(self):
         "Forget the file, and end the decoder's threads."
@@ -134,7 +139,8 @@ def natural_order(
     path: Path,  # of a frame's file
 ) -> tuple:  # key for `sorted`
     "Where a file belongs: by its name, the numbers in it counted as numbers."
-    return [int(part) if place % 2 else part for place, part in enumerate(re.split('([0-9]+)', path.name))], path.name
+    return [int(part) if place % 2 else part for place,
+            part in enumerate(re.split('([0-9]+)', path.name))], path.name
 
 def frame_files(
     folder: Path,  # of pictures
@@ -159,7 +165,9 @@ class PictureReader:
         try: frame = read_photo(file.read_bytes(), f'{file}')
         except ValueError as error: raise ClipError(f'{file.name} is {error}') from None
         self.size = self.size or frame.size
-        if frame.size != self.size: raise ClipError(f'{file.name} is {frame.width} x {frame.height}, frames before it {self.size[0]} x {self.size[1]}')
+        if frame.size != self.size:
+            raise ClipError(f'{file.name} is {frame.width} x {frame.height}, frames before it '
+                            f'{self.size[0]} x {self.size[1]}')
         return np.asarray(frame)
 
     def close(self):
@@ -168,7 +176,8 @@ class PictureReader:
 # %% ../nbs/02b_clips.ipynb #606f17cf
 def _reason(error: Exception) -> str:
     "Why a clip cannot be read; what decoders say to that is for their makers."
-    return str(error) if isinstance(error, ClipError) else 'it is damaged, broken off or of an unknown kind'
+    return (str(error) if isinstance(error, ClipError)
+            else 'it is damaged, broken off or of an unknown kind')
 
 @dataclass(frozen=True, eq=False)
 class Clip:
@@ -177,8 +186,10 @@ class Clip:
     times: np.ndarray  # seconds from the first frame, one for each frame
     size: tuple[int, int]  # width and height of the upright frames, pixels
     reader: str  # of single frames: decord, av or pictures
-    missing: int = 0  # frames that the file promises, and has not; an estimate if it promises only a duration
-    duration: float = 0.0  # seconds from the beginning of the first frame to the end of the last one
+    # frames that the file promises, and has not; an estimate if it promises only a duration
+    missing: int = 0
+    # seconds from the beginning of the first frame to the end of the last one
+    duration: float = 0.0
     assumed: tuple[str, ...] = ()  # about its colours and half pictures, see `assumptions`
 
     def __len__(self) -> int: return len(self.times)
@@ -186,7 +197,8 @@ class Clip:
     @property
     def fps(self) -> float:
         "Frames per second, on average; 0 for a single frame."
-        return float((len(self) - 1) / self.times[-1]) if len(self) > 1 and self.times[-1] > 0 else 0.0
+        return (float((len(self) - 1) / self.times[-1]) if len(self) > 1 and self.times[-1] > 0
+                else 0.0)
 
     @cached_property
     def files(self) -> list[Path]:
@@ -197,7 +209,8 @@ class Clip:
         numbers: Iterable[int] | None = None,  # best in ascending order; default: all
     ) -> Iterator[np.ndarray]:  # H,W,3 RGB uint8
         "Some frames, one after the other."
-        with self.reading() as read: yield from map(read, range(len(self)) if numbers is None else numbers)
+        with self.reading() as read:
+            yield from map(read, range(len(self)) if numbers is None else numbers)
 
     def __getitem__(self, number: int) -> np.ndarray:
         number = range(len(self))[number]
@@ -211,12 +224,15 @@ class Clip:
 @contextmanager
 def reading(self: Clip) -> Iterator[Callable[[int], np.ndarray]]:  # of a frame's number: H,W,3 RGB uint8
     "A function that reads frames, best in ascending order."
-    readers = [PictureReader(self.path) if self.reader == 'pictures' else AVReader(self.path, size=self.size)]
+    readers = [PictureReader(self.path) if self.reader == 'pictures'
+               else AVReader(self.path, size=self.size)]
     def read(number: int) -> np.ndarray:
         try: return readers[-1].read(int(number))
         except Exception as error:
             clear_frames(error.__traceback__)  # which hold pictures
-            if self.reader == 'pictures' or len(readers) > 1: raise ClipError(f'{self.path}: cannot be read from frame {number} on: {_reason(error)}') from None
+            if self.reader == 'pictures' or len(readers) > 1:
+                raise ClipError(f'{self.path}: cannot be read from frame {number} on: '
+                                f'{_reason(error)}') from None
         readers.append(AVReader(self.path, careful=True, size=self.size))
         return read(number)
     try: yield read
@@ -225,19 +241,25 @@ def reading(self: Clip) -> Iterator[Callable[[int], np.ndarray]]:  # of a frame'
         for reader in readers:
             reader.close()
             vars(reader).pop('frame', None)
-        gc.collect()  # PyAV's frames refer to themselves, and one that is left keeps the decoder's threads
+        # PyAV's frames refer to themselves, and one that is left keeps the decoder's threads
+        gc.collect()
         if resized:
             number, (width, height) = resized
-            tqdm.write(f'{self.path}: from frame {number} on it is {width} x {height}, brought to {self.size[0]} x {self.size[1]} as before', file=sys.stderr)
+            tqdm.write(f'{self.path}: from frame {number} on it is {width} x {height}, brought to '
+                       f'{self.size[0]} x {self.size[1]} as before', file=sys.stderr)
 
 # %% ../nbs/02b_clips.ipynb #f6f91290
-def _packets(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> tuple[list[tuple], float]:  # seconds
+def _packets(container: av.container.InputContainer,
+             stream: av.video.stream.VideoStream) -> tuple[list[tuple], float]:  # seconds
     "Of each packet with a frame: pts, dts, whether it is only there for others to be decoded, and its seconds; and when the last packet of any stream ends."
     stamps, end = [], 0.0
     for packet in container.demux():
         if not packet.size: continue
-        if packet.pts is not None: end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if packet.stream_index == stream.index: stamps.append((packet.pts, packet.dts, packet.is_discard, float((packet.duration or 0) * packet.time_base)))
+        if packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index == stream.index:
+            stamps.append((packet.pts, packet.dts, packet.is_discard,
+                           float((packet.duration or 0) * packet.time_base)))
     return stamps, end
 
 def _from_first(packets: list[tuple], stamp: int | None) -> list[tuple]:
@@ -248,7 +270,8 @@ def _from_first(packets: list[tuple], stamp: int | None) -> list[tuple]:
 def _times(packets: list[tuple], stream: av.video.stream.VideoStream) -> np.ndarray:  # seconds, ascending
     "When each frame of a file is shown; evenly, if most time stamps are missing or the same."
     stamps = [dts if pts is None else pts for pts, dts, discard, *_ in packets if not discard]
-    if None in stamps or 2 * len(set(stamps)) <= len(stamps): return np.arange(len(stamps)) / float(stream.average_rate or 25)
+    if None in stamps or 2 * len(set(stamps)) <= len(stamps):
+        return np.arange(len(stamps)) / float(stream.average_rate or 25)
     return np.sort(np.array(stamps) * float(stream.time_base))
 
 def _promised_bytes(path: Path) -> int | None:
@@ -261,38 +284,56 @@ def _promised_bytes(path: Path) -> int | None:
     size = int.from_bytes(head[place:place + length], 'big') & 2 ** (7 * length) - 1
     return place + length + size if size < 2 ** (7 * length) - 1 else None  # all ones: not known
 
-def _missing(path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream, packets: int, end: float) -> int:
+def _missing(
+    path: Path,
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    packets: int,
+    end: float,
+) -> int:
     "Frames that a file promises and has not: by their number, or else by its duration; none if it has all of its bytes."
     if (promised := _promised_bytes(path)) and path.stat().st_size >= promised: return 0
     if stream.frames: return max(stream.frames - packets, 0)
-    if 'mpeg' in container.format.name.split(',')[0]: return 0  # made for broadcasting, which promises nothing: its duration is that of what is there
+    # made for broadcasting, which promises nothing: its duration is that of what is there
+    if 'mpeg' in container.format.name.split(',')[0]: return 0
     rest = (container.duration or 0) / av.time_base - end
     frames = round(rest * float(stream.average_rate or 25))
-    return frames if frames > 2 and rest > .05 * (rest + end) else 0
+    return frames if frames > 2 and rest > 0.05 * (rest + end) else 0
 
 
-def _duration(times: np.ndarray, last: float, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float:
+def _duration(
+    times: np.ndarray,
+    last: float,
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+) -> float:
     "Seconds from the first frame to the end of the last one, which is shown at least as long as its packet says."
     ends = [times[-1] + (last or 1 / float(stream.average_rate or 25))]
-    if stream.duration: ends.append(float(((stream.start_time or 0) + stream.duration) * stream.time_base))
-    elif len(container.streams) == 1 and container.duration: ends.append((max(container.start_time or 0, 0) + container.duration) / av.time_base)
+    if stream.duration:
+        ends.append(float(((stream.start_time or 0) + stream.duration) * stream.time_base))
+    elif len(container.streams) == 1 and container.duration:
+        ends.append((max(container.start_time or 0, 0) + container.duration) / av.time_base)
     return float(max(ends) - times[0])
 
 # %% ../nbs/02b_clips.ipynb #d1b6b001
 def _describe(path: Path) -> Clip:
     "Open with PyAV, and decode the first frame."
     with av.open(str(path.absolute())) as container:
-        if not container.streams.video: raise ClipError(f"there are no pictures in it{', only sound' * bool(container.streams.audio)}")
+        if not container.streams.video:
+            raise ClipError("there are no pictures in "
+                            f"it{', only sound' * bool(container.streams.audio)}")
         stream = container.streams.video[0]
         packets, end = _packets(container, stream)
         missing = _missing(path, container, stream, len(packets), end)
         with closing(AVReader(path)) as reader: first = reader.read(0)
         times = _times(_from_first(packets, reader.frame.pts), stream)
         last = max(packets, key=lambda packet: packet[0] or 0)[3]
-        duration = times[-1] - times[0] + last if missing else _duration(times, last, container, stream)
+        duration = (times[-1] - times[0] + last if missing
+                    else _duration(times, last, container, stream))
         assumed = tuple(assumptions(reader.frame, reader.tags))
         clip = Clip(path, times - times[0], first.shape[1::-1], 'av', missing, duration, assumed)
-        return replace(clip, reader='decord') if _common(container, reader) and decord_agrees(clip, first) else clip
+        return (replace(clip, reader='decord') if _common(container, reader)
+                and decord_agrees(clip, first) else clip)
 
 def decord_agrees(
     clip: Clip,  # as PyAV describes it
@@ -316,14 +357,17 @@ def open_clip(
 ) -> Clip:
     "Describe a clip, if anything can read it."
     path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f'no clip {path}: give a video file or a folder of frames')
+    if not path.exists():
+        raise FileNotFoundError(f'no clip {path}: give a video file or a folder of frames')
     try:
         if path.is_dir():
-            with closing(PictureReader(path)) as reader: size, number = reader.read(0).shape[1::-1], len(reader.files)
+            with closing(PictureReader(path)) as reader:
+                size, number = reader.read(0).shape[1::-1], len(reader.files)
             return Clip(path, np.arange(number) / fps, size, 'pictures', duration=number / fps)
         if not path.stat().st_size: raise ClipError('it is empty')
         return _describe(path)
-    except Exception as error: raise ClipError(f'{path} is no clip that can be read: {_reason(error)}') from None
+    except Exception as error:
+        raise ClipError(f'{path} is no clip that can be read: {_reason(error)}') from None
 
 # %% ../nbs/02b_clips.ipynb #cb412b05
 def list_clips(
@@ -331,12 +375,16 @@ def list_clips(
 ) -> list[Path]:  # sorted by name
     "The clips to take."
     if dataset_dir.is_file(): return [dataset_dir]
-    if not dataset_dir.is_dir(): raise FileNotFoundError(f'no clip {dataset_dir}: give a video file, or a folder of videos')
+    if not dataset_dir.is_dir():
+        raise FileNotFoundError(f'no clip {dataset_dir}: give a video file, or a folder of videos')
     entries = sorted(entry for entry in dataset_dir.iterdir() if not entry.name.startswith('.'))
-    clips = [entry for entry in entries if (file_kind(entry) == 'clip' if entry.is_file() else entry.is_dir() and frame_files(entry))]
+    clips = [entry for entry in entries
+             if (file_kind(entry) == 'clip' if entry.is_file() else entry.is_dir()
+                 and frame_files(entry))]
     if clips: return clips
     if frame_files(dataset_dir): return [dataset_dir]
-    raise FileNotFoundError(f"no clips in {dataset_dir}: give a folder of video files, of folders with frames, or of frames")
+    raise FileNotFoundError(f"no clips in {dataset_dir}: give a folder of video files, of folders "
+                            "with frames, or of frames")
 
 # %% ../nbs/02b_clips.ipynb #9c96625c
 def sample_frames(
@@ -345,7 +393,8 @@ def sample_frames(
 ) -> np.ndarray:  # numbers of the frames to take
     "Frames of a clip at no more than `max_fps`: the first one in each time slot."
     if not max_fps > 0: raise ValueError(f'max fps must be more than 0, not {max_fps}')
-    slots = np.floor((times - times[0]) * max_fps + .1)  # time stamps are rounded to milliseconds in some files
+    # time stamps are rounded to milliseconds in some files
+    slots = np.floor((times - times[0]) * max_fps + 0.1)
     return np.unique(slots, return_index=True)[1]
 
 # %% ../nbs/02b_clips.ipynb #d0783f0b
@@ -353,7 +402,8 @@ def thumbnail(
     frame: np.ndarray,  # H,W,3 RGB uint8
 ) -> np.ndarray:  # 36,64,3 Lab uint8
     "A frame small enough to be compared quickly."
-    return cv2.cvtColor(cv2.resize(frame, (64, 36), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2Lab)
+    return cv2.cvtColor(cv2.resize(frame, (64, 36), interpolation=cv2.INTER_AREA),
+                        cv2.COLOR_RGB2Lab)
 
 def shot_change(
     before: np.ndarray,  # thumbnail of a frame
@@ -361,10 +411,12 @@ def shot_change(
 ) -> float:  # more than 1 at a cut
     "How much speaks for a cut between two frames."
     square = np.ones((5, 5), np.uint8)
-    new = cv2.max(cv2.subtract(now, cv2.dilate(before, square)), cv2.subtract(cv2.erode(before, square), now)).mean() / 255
-    counts = [cv2.calcHist([picture], [0, 1, 2], None, [8, 8, 8], 3 * [0, 256]) for picture in (before, now)]
+    new = cv2.max(cv2.subtract(now, cv2.dilate(before, square)),
+                  cv2.subtract(cv2.erode(before, square), now)).mean() / 255
+    counts = [cv2.calcHist([picture], [0, 1, 2], None, [8, 8, 8], 3 * [0, 256])
+              for picture in (before, now)]
     other = np.abs(counts[0] - counts[1]).sum() / (2 * now.shape[0] * now.shape[1])
-    return min(new / .0105, other / .175)
+    return min(new / 0.0105, other / 0.175)
 
 # %% ../nbs/02b_clips.ipynb #f819dbbc
 def number_shots(

@@ -116,7 +116,8 @@ def draw_parameters(
     angle = rng.uniform(-45, 45) if rng.random() < 0.5 else None
     if level == 4: short_side = max(_wide_side(rng, size, angle), least)
     width, _ = working_size(size, short_side, angle)
-    return PhotoParameters(mapper, convergence, edge_dilation, short_side, view, angle, rng.choice(('BICUBIC', 'BILINEAR')),
+    return PhotoParameters(mapper, convergence, edge_dilation, short_side, view, angle,
+                           rng.choice(('BICUBIC', 'BILINEAR')),
                            draw_divergence(rng, level, width), rng.random() < 0.25)
 
 # %% ../nbs/01h_crops.ipynb #8f2f4c1b
@@ -126,7 +127,8 @@ def _rotated_square(image: Image.Image, side: int, angle: float, resample: str) 
     scale = side / max(int(short / math.sqrt(2)), 1)  # pixels out per pixel in
     left, top = ((length - short) / 2 for length in image.size)
     disc = max(round(short * min(scale, 1)), 1)
-    square = np.asarray(image.resize((disc, disc), Image.Resampling[resample], box=(left, top, left + short, top + short)))
+    square = np.asarray(image.resize((disc, disc), Image.Resampling[resample],
+                                     box=(left, top, left + short, top + short)))
     turn = cv2.getRotationMatrix2D(((disc - 1) / 2, (disc - 1) / 2), angle, max(scale, 1))
     turn[:, 2] += (side - disc) / 2
     flags = cv2.INTER_CUBIC if resample == 'BICUBIC' and scale > 1 else cv2.INTER_LINEAR
@@ -138,8 +140,10 @@ def place_photo(
     parameters: PhotoParameters,  # what was drawn for this photo
 ) -> np.ndarray:  # H,W,C or H,W as the photo; C-contiguous
     "Rotate and resize a photo as was drawn."
-    if parameters.angle is not None: return _rotated_square(image, parameters.short_side, parameters.angle, parameters.resample)
-    return np.array(image.resize(working_size(image.size, parameters.short_side, None), Image.Resampling[parameters.resample]))
+    if parameters.angle is not None:
+        return _rotated_square(image, parameters.short_side, parameters.angle, parameters.resample)
+    return np.array(image.resize(working_size(image.size, parameters.short_side, None),
+                                 Image.Resampling[parameters.resample]))
 
 # %% ../nbs/01h_crops.ipynb #0769162f
 MASK_STEPS = 1  # version of what `photo_holes` does: to be raised whenever masks come out otherwise
@@ -178,7 +182,8 @@ def window_sums(
 ) -> np.ndarray:  # float64, one sum per window
     "Sums over many square windows, by one summed-area table (Crow 1984)."
     table = cv2.integral(mask.view(np.uint8) if mask.dtype == bool else mask, sdepth=cv2.CV_64F)
-    return table[tops + size, lefts + size] - table[tops, lefts + size] - table[tops + size, lefts] + table[tops, lefts]
+    return (table[tops + size, lefts + size] - table[tops, lefts + size] - table[tops + size, lefts]
+            + table[tops, lefts])
 
 # %% ../nbs/01h_crops.ipynb #2356273d
 def draw_places(
@@ -188,7 +193,8 @@ def draw_places(
     number: int,  # of windows
 ) -> tuple[np.ndarray, np.ndarray]:  # upper rows and left columns
     "Upper left corners of `number` random windows inside a picture."
-    places = [(rng.randint(0, shape[0] - size), rng.randint(0, shape[1] - size)) for _ in range(number)]
+    places = [(rng.randint(0, shape[0] - size), rng.randint(0, shape[1] - size))
+              for _ in range(number)]
     return tuple(np.array(places).T)
 
 def best_crop(
@@ -218,19 +224,27 @@ class RecordOptions:
     least_detail: float = 0.0  # of the ground under the holes, see `hole_detail`
 
     def __post_init__(self):
-        if any(sign in '/\\:' or not sign.isprintable() for sign in self.prefix) or self.prefix.startswith('.'):
-            raise ValueError(f"prefix {self.prefix!r} cannot begin a file name: use letters, digits, - and _")
-        if self.divergence_level not in DIVERGENCES: raise ValueError(f"divergence level must be 1, 2, 3 or 4, not {self.divergence_level}")
-        if self.num_samples < 1: raise ValueError(f"number of samples must be 1 or more, not {self.num_samples}")
+        if any(sign in '/\\:' or not sign.isprintable()
+               for sign in self.prefix) or self.prefix.startswith('.'):
+            raise ValueError(f"prefix {self.prefix!r} cannot begin a file name: use letters, "
+                             "digits, - and _")
+        if self.divergence_level not in DIVERGENCES:
+            raise ValueError(f"divergence level must be 1, 2, 3 or 4, not {self.divergence_level}")
+        if self.num_samples < 1:
+            raise ValueError(f"number of samples must be 1 or more, not {self.num_samples}")
         if self.size < 64: raise ValueError(f"size must be 64 pixels or more, not {self.size}")
-        if self.resolution is not None and self.resolution < 1: raise ValueError(f"resolution must be 1 pixel or more, not {self.resolution}")
+        if self.resolution is not None and self.resolution < 1:
+            raise ValueError(f"resolution must be 1 pixel or more, not {self.resolution}")
         if self.seed < 0: raise ValueError(f"seed must be 0 or more, not {self.seed}")
-        if not self.least_detail >= 0: raise ValueError(f"least detail must be 0 or more, not {self.least_detail}")
-        object.__setattr__(self, 'least_detail', float(self.least_detail))  # 1 and 1.0 are one option
+        if not self.least_detail >= 0:
+            raise ValueError(f"least detail must be 0 or more, not {self.least_detail}")
+        # 1 and 1.0 are one option
+        object.__setattr__(self, 'least_detail', float(self.least_detail))
 
     def noted(self) -> dict:
         "The options as a note keeps them: as before there was a least detail, if there is none."
-        return {name: value for name, value in asdict(self).items() if name != 'least_detail' or value}
+        return {name: value for name, value in asdict(self).items() if name != 'least_detail'
+                or value}
 
     @property
     def label(self) -> str:
@@ -260,7 +274,9 @@ def open_photo(
     "Read a photo that is fit for records, no larger than needed."
     try: size = upright_size(picture := open_picture(data))
     except ValueError as error: raise PhotoError(str(error)) from None
-    if max(size) > 3 * min(size): raise PhotoUnfit(f"{size[0]} x {size[1]} pixels: one side is more than three times the other")
+    if max(size) > 3 * min(size):
+        raise PhotoUnfit(f"{size[0]} x {size[1]} pixels: one side is more than three times the "
+                         "other")
     parameters = draw(size)
     least = parameters.short_side * (1 if parameters.angle is None else math.sqrt(2))
     try: image = decode_picture(picture, math.ceil(least), name)
@@ -272,7 +288,8 @@ def _placed_depth(model, image: Image.Image, path: Path, parameters: PhotoParame
     "Depth of a whole photo, then placed like the photo."
     depth = model.infer(batch_of_one(image), [path])
     depth = Image.fromarray(depth[0, 0].cpu().numpy()).resize(image.size, Image.Resampling.BILINEAR)
-    return torch.from_numpy(place_photo(depth, replace(parameters, resample='BILINEAR')))[None, None]
+    return torch.from_numpy(place_photo(
+        depth, replace(parameters, resample='BILINEAR')))[None, None]
 
 def photo_depth(
     model,  # of `create_depth_model`
@@ -282,7 +299,9 @@ def photo_depth(
     parameters: PhotoParameters,  # what was drawn for this photo
 ) -> Tensor:  # 1,1,H,W, 0..1, 1 is nearest
     "Depth of a placed photo."
-    try: depth = _placed_depth(model, image, path, parameters) if model.needs_paths else model.infer(batch_of_one(picture)).cpu()
+    try:
+        depth = (_placed_depth(model, image, path, parameters) if model.needs_paths
+                 else model.infer(batch_of_one(picture)).cpu())
     except (FileNotFoundError, ValueError) as error: raise PhotoError(str(error)) from None
     return match_depth(dilate_edge(depth, parameters.edge_dilation), *picture.shape[:2])
 
@@ -302,7 +321,8 @@ def photo_crops(
         for sample in range(options.num_samples):
             top, left, area = best_crop(mask, size, keyed_random('crop', *key, number, sample))
             window = slice(top, top + size), slice(left, left + size)
-            if area <= LEAST_HOLE or least and hole_detail(image[window], mask[window]) < least: continue
+            if area <= LEAST_HOLE or least and hole_detail(image[window], mask[window]) < least:
+                continue
             crops[number, sample] = image[window], mask[window]
     return crops
 

@@ -40,12 +40,18 @@ def list_records(
 ) -> list[str]:  # sorted file names without _C.png and _M.png
     "Names of the records in a folder."
     folder = Path(folder)
-    if not folder.is_dir(): raise FileNotFoundError(f"no folder {folder}: make records first (inpaint_create_training_data)")
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no folder {folder}: make records first (inpaint_create_training_data)")
     names = {entry.name for entry in os.scandir(folder)}
-    records = sorted(name[:-6] for name in names if name.endswith('_M.png') and not name.startswith('.'))
+    records = sorted(name[:-6] for name in names if name.endswith('_M.png')
+                     and not name.startswith('.'))
     if not records: raise FileNotFoundError(f"no records (..._C.png and ..._M.png) in {folder}")
     for record in records:
-        if f'{record}_C.png' not in names: raise FileNotFoundError(f"{folder/record}_C.png is missing beside its mask: make the records again, or delete the mask")
+        if f'{record}_C.png' not in names:
+            raise FileNotFoundError(
+                f"{folder/record}_C.png is missing beside its mask: make the records again, or "
+                "delete the mask")
     return records
 
 # %% ../nbs/02_datasets.ipynb #0834d801
@@ -53,7 +59,9 @@ def _decode(file: Path, flags: int) -> np.ndarray:
     "A PNG file's pixels."
     data = np.fromfile(file, np.uint8)
     pixels = cv2.imdecode(data, flags) if len(data) else None
-    if pixels is None: raise ValueError(f"{file} is not a readable picture: delete it, then make the records again")
+    if pixels is None:
+        raise ValueError(f"{file} is not a readable picture: delete it, then make the records "
+                         "again")
     return pixels
 
 def read_record(
@@ -62,9 +70,11 @@ def read_record(
 ) -> tuple[np.ndarray, np.ndarray]:  # H,W,3 BGR and H,W grey, both uint8
     "Pixels of a record, the colours in OpenCV's order."
     stem = f'{folder}/{record}'
-    picture, mask = _decode(Path(f'{stem}_C.png'), cv2.IMREAD_COLOR), _decode(Path(f'{stem}_M.png'), cv2.IMREAD_GRAYSCALE)
+    picture, mask = _decode(Path(f'{stem}_C.png'), cv2.IMREAD_COLOR), _decode(Path(f'{stem}_M.png'),
+        cv2.IMREAD_GRAYSCALE)
     if picture.shape[:2] != mask.shape:
-        raise ValueError(f"{stem}_C.png and its mask differ in size, {picture.shape[1::-1]} and {mask.shape[::-1]}: delete both, then make the records again")
+        raise ValueError(f"{stem}_C.png and its mask differ in size, {picture.shape[1::-1]} and "
+                         f"{mask.shape[::-1]}: delete both, then make the records again")
     return picture, mask
 
 # %% ../nbs/02_datasets.ipynb #d7d30a3d
@@ -77,12 +87,14 @@ def record_sheet(
 ) -> Image.Image:  # RGB
     "Some records of a folder side by side, holes pink."
     records = list_records(folder) if records is None else records
-    chosen = [records[round(place)] for place in np.linspace(0, len(records) - 1, min(number, len(records)))]
+    chosen = [records[round(place)]
+              for place in np.linspace(0, len(records) - 1, min(number, len(records)))]
     sheet = Image.new('RGB', (columns * side, math.ceil(len(chosen) / columns) * side), 'white')
     for place, record in enumerate(chosen):
         picture, mask = read_record(folder, record)
         painted = np.where(mask[..., None] > 0, np.uint8([255, 64, 160]), picture[..., ::-1])
-        sheet.paste(Image.fromarray(painted).resize((side - 3, side - 3), Image.Resampling.BOX), (place % columns * side, place // columns * side))
+        sheet.paste(Image.fromarray(painted).resize((side - 3, side - 3), Image.Resampling.BOX),
+                    (place % columns * side, place // columns * side))
     return sheet
 
 # %% ../nbs/02_datasets.ipynb #650d0a25
@@ -112,9 +124,11 @@ class RecordBrowser:
         self.place = widgets.BoundedIntText(value=1, min=1, layout={'width': '6em'})
         self.back, self.forth = (widgets.Button(description=text) for text in ('Previous', 'Next'))
         self.view, self.text = widgets.Image(format='jpeg', width=768), widgets.HTML()
-        self.box = widgets.VBox([widgets.HBox([self.group, self.back, self.place, self.forth]), self.view, self.text])
+        self.box = widgets.VBox([widgets.HBox([self.group, self.back, self.place, self.forth]),
+                                 self.view, self.text])
         self.back.on_click(lambda _: self.turn(-1)); self.forth.on_click(lambda _: self.turn(1))
-        self.group.observe(lambda _: self.choose(), 'value'); self.place.observe(lambda _: self.show(), 'value')
+        self.group.observe(lambda _: self.choose(), 'value')
+        self.place.observe(lambda _: self.show(), 'value')
         self.choose()
 
     def _ipython_display_(self): display(self.box)
@@ -140,8 +154,10 @@ def show(self: RecordBrowser):
     record_page(self.folder, record).save(file := BytesIO(), 'JPEG', quality=90)
     self.view.value = file.getvalue()
     drawn = record_note(self.folder/f'{record}_M.png').get('parameters', {})
-    facts = ', '.join(f'{name} {value:.3g}' if isinstance(value, float) else f'{name} {value}' for name, value in drawn.items())
-    self.text.value = f'<b>{html.escape(record)}</b> ({self.place.value} of {len(records)}) {html.escape(facts)}'
+    facts = ', '.join(f'{name} {value:.3g}' if isinstance(value, float) else f'{name} {value}'
+                      for name, value in drawn.items())
+    self.text.value = (f'<b>{html.escape(record)}</b> ({self.place.value} of {len(records)}) '
+                       f'{html.escape(facts)}')
 
 # %% ../nbs/02_datasets.ipynb #ed94a33a
 def thicken_mask(
@@ -166,10 +182,12 @@ def hard_crop(
     tops, lefts = draw_places(rng, mask.shape, size, tries)
     sums = window_sums(mask, tops + RIM, lefts + RIM, size - 2 * RIM)
     if sums.max() > 0: return int(tops[sums.argmax()]), int(lefts[sums.argmax()])
-    holes = np.argwhere(mask[RIM:-RIM, RIM:-RIM])  # rows and columns within reach of a core, moved by the rim
+    # rows and columns within reach of a core, moved by the rim
+    holes = np.argwhere(mask[RIM:-RIM, RIM:-RIM])
     if not len(holes): return int(tops[0]), int(lefts[0])
     spot = holes[rng.randrange(len(holes))]
-    return tuple(rng.randint(max(at - (size - 2 * RIM) + 1, 0), min(at, length - size)) for at, length in zip(spot.tolist(), mask.shape))
+    return tuple(rng.randint(max(at - (size - 2 * RIM) + 1, 0), min(at, length - size)) for at,
+                 length in zip(spot.tolist(), mask.shape))
 
 # %% ../nbs/02_datasets.ipynb #9a8dcdec
 def grid_crop(
@@ -219,7 +237,9 @@ def adjust_hue(
     high, low = image.amax(-3, keepdim=True), image.amin(-3, keepdim=True)
     chroma = high - low
     red, green, blue = (image / chroma.clamp_min(1e-12)).split(1, -3)
-    sixths = torch.where(high == image[..., :1, :, :], green - blue, torch.where(high == image[..., 1:2, :, :], 2 + blue - red, 4 + red - green))
+    sixths = torch.where(high == image[..., :1, :, :], green - blue,
+                         torch.where(high == image[..., 1:2, :, :], 2 + blue - red, 4
+                                     + red - green))
     place = (sixths + 6 * turn + image.new_tensor([5, 3, 1]).view(3, 1, 1)) % 6
     return high - chroma * torch.minimum(place, 4 - place).clamp(0, 1)
 
@@ -231,7 +251,8 @@ def jitter_colour(
     "Change colours at random, alike in the whole tensor."
     if rng.random() < 0.25:
         around = lambda middle, reach: rng.uniform(middle - reach, middle + reach)
-        changes = [(adjust_brightness, around(1, 0.4)), (adjust_contrast, around(1, 0.4)), (adjust_saturation, around(1, 0.2)), (adjust_hue, around(0, 0.1))]
+        changes = [(adjust_brightness, around(1, 0.4)), (adjust_contrast, around(1, 0.4)),
+                   (adjust_saturation, around(1, 0.2)), (adjust_hue, around(0, 0.1))]
         for change, amount in rng.sample(changes, 4): image = change(image, amount)
     return _grey_of(image).expand_as(image) if rng.random() < 0.05 else image
 
@@ -274,11 +295,15 @@ class Pack:
         self.folder = Path(folder)
         try:
             index = json.loads((self.folder/'.pack.json').read_text())
-            self.places = {name: place for name, *place in index['records']}  # name: offset, height, width, 1 for a mask in bits
-            self.stamps = index.get('stamps', {})  # name: `record_stamps` of the files that were packed
+            # name: offset, height, width, 1 for a mask in bits
+            self.places = {name: place for name, *place in index['records']}
+            # name: `record_stamps` of the files that were packed
+            self.stamps = index.get('stamps', {})
             self.pixels = np.load(self.folder/'.pack.npy', mmap_mode='r')
             if len(self.pixels) != index['bytes']: raise ValueError
-        except (OSError, ValueError, KeyError, TypeError): raise ValueError(f"{self.folder}: .pack.npy and .pack.json do not belong together: delete both, then pack again") from None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ValueError(f"{self.folder}: .pack.npy and .pack.json do not belong together: "
+                             "delete both, then pack again") from None
 
     def __getstate__(self) -> dict: return {'folder': self.folder}  # another process maps the file itself
     def __setstate__(self, state: dict): self.__init__(**state)
@@ -288,8 +313,11 @@ class Pack:
     ) -> tuple[np.ndarray, np.ndarray]:  # H,W,3 BGR and H,W grey, both uint8
         "Pixels of a record, as `read_record` gives them; the picture is not read before it is used."
         offset, height, width, bits = self.places[name]
-        picture, mask = self.pixels[offset:offset + height * width * 3], self.pixels[offset + height * width * 3:]
-        if not bits: return picture.reshape(height, width, 3), np.array(mask[:height * width]).reshape(height, width)
+        picture, mask = (self.pixels[offset:offset + height * width * 3],
+                         self.pixels[offset + height * width * 3:])
+        if not bits:
+            return (picture.reshape(height, width, 3),
+                    np.array(mask[:height * width]).reshape(height, width))
         mask = np.unpackbits(mask[:-(-height * width // 8)], count=height * width) * np.uint8(255)
         return picture.reshape(height, width, 3), mask.reshape(height, width)
 
@@ -302,9 +330,12 @@ def record_stamps(
     stamps = {}
     for clip in clips or ['']:
         for entry in os.scandir(Path(folder)/clip):
-            if entry.name.startswith('.') or not entry.name.endswith(('_C.png', '_M.png')) or not entry.is_file(): continue
+            if (entry.name.startswith('.') or not entry.name.endswith(('_C.png', '_M.png'))
+                or not entry.is_file()):
+                continue
             facts, place = entry.stat(), 'CM'.index(entry.name[-5]) * 2
-            stamps.setdefault(f'{clip}/{entry.name[:-6]}'.lstrip('/'), [None] * 4)[place:place + 2] = facts.st_size, facts.st_mtime_ns
+            stamps.setdefault(f'{clip}/{entry.name[:-6]}'.lstrip('/'),
+                              [None] * 4)[place:place + 2] = facts.st_size, facts.st_mtime_ns
     return {name: stamp for name, stamp in stamps.items() if None not in stamp}
 
 # %% ../nbs/02_datasets.ipynb #553ea382
@@ -318,12 +349,14 @@ def find_pack(
     pack = Pack(folder)
     packed = sorted({name.partition('/')[0] for name in pack.places})
     with os.scandir(folder) as entries:
-        others = any(entry.is_dir() or entry.name.endswith(('_C.png', '_M.png')) for entry in entries if not entry.name.startswith('.'))
+        others = any(entry.is_dir() or entry.name.endswith(('_C.png', '_M.png'))
+                     for entry in entries if not entry.name.startswith('.'))
     if not others: return packed, pack  # only the packed form was brought here
     unpacked = names(folder)
     clips = unpacked if any('/' in name for name in pack.places) else ()
     if packed == unpacked and pack.stamps == record_stamps(folder, clips): return packed, pack
-    warnings.warn(f'{folder}: its records are not the packed ones, so they are read one by one; inpaint_create_training_data pack brings the pack up to date')
+    warnings.warn(f'{folder}: its records are not the packed ones, so they are read one by one; '
+                  'inpaint_create_training_data pack brings the pack up to date')
     return unpacked, None
 
 # %% ../nbs/02_datasets.ipynb #59ee03de
@@ -336,7 +369,8 @@ class InpaintDataset(Dataset):
         seed: int = 71,  # of all that is drawn
         thicken: bool = True,  # grow holes at random while training
     ):
-        if size <= 2 * RIM: raise ValueError(f"crops of {size} pixels have no inside: use more than {2 * RIM}")
+        if size <= 2 * RIM:
+            raise ValueError(f"crops of {size} pixels have no inside: use more than {2 * RIM}")
         self.folder, self.training, self.size, self.seed = str(folder), training, size, seed
         self.thicken = training and thicken
         self.records, self.pack = find_pack(folder, list_records)
@@ -347,13 +381,16 @@ class InpaintDataset(Dataset):
         key: int | tuple[int, int, int],  # index, or index, epoch, draw
     ) -> tuple[Tensor, Tensor, Tensor, int]:  # 3,S,S and 1,S,S bool and 3,S-32,S-32 and index
         index, epoch, draw = key if isinstance(key, tuple) else (key, 0, 0)
-        picture, grey = self.pack.read(self.records[index]) if self.pack else read_record(self.folder, self.records[index])
+        picture, grey = (self.pack.read(self.records[index]) if self.pack
+                         else read_record(self.folder, self.records[index]))
         if min(grey.shape) < self.size:
-            raise ValueError(f"{self.folder}/{self.records[index]}_C.png is smaller than the crops of {self.size} pixels: ask for smaller crops, or delete it")
+            raise ValueError(f"{self.folder}/{self.records[index]}_C.png is smaller than the crops "
+                             f"of {self.size} pixels: ask for smaller crops, or delete it")
         rng = keyed_random('item', self.seed, index, epoch, draw)
         mask = torch.from_numpy(grey)[None] > 0
         if self.thicken: mask = thicken_mask(mask[None], rng)[0]
-        top, left = hard_crop(mask[0].numpy(), self.size, rng) if self.training else grid_crop(grey, self.size)
+        top, left = (hard_crop(mask[0].numpy(), self.size, rng) if self.training
+                     else grid_crop(grey, self.size))
         rows, columns = slice(top, top + self.size), slice(left, left + self.size)
         pixels = picture[rows, columns, ::-1].transpose(2, 0, 1)
         x = torch.from_numpy(np.multiply(pixels, np.float32(1 / 255), order='C'))
@@ -382,7 +419,8 @@ class HardExampleSampler(Sampler):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        generator = torch.Generator().manual_seed(keyed_random('draws', self.seed, self.epoch).getrandbits(63))
+        generator = torch.Generator().manual_seed(
+            keyed_random('draws', self.seed, self.epoch).getrandbits(63))
         drawn = self.weights.multinomial(self.num_samples, replacement=True, generator=generator)
         return ((index, self.epoch, draw) for draw, index in enumerate(drawn.tolist()))
 
@@ -408,17 +446,21 @@ def update_weights(self: HardExampleSampler):
     if len(known) < 4: return
     spread = known.std() + min(abs(known.mean().item() * 1e-6), 1e-6)
     hardness = ((mean - known.mean()) / spread).clamp(-2, 2).add(2).div(4)
-    self.weights = torch.where(self.seen > 0, (hardness * self.scale + 1).clamp(1, self.scale) / self.scale, 1.0)
+    self.weights = torch.where(self.seen > 0,
+                               (hardness * self.scale + 1).clamp(1, self.scale) / self.scale, 1.0)
 
 # %% ../nbs/02_datasets.ipynb #b48ff65d
 @patch
 def state_dict(self: HardExampleSampler) -> dict:
     "All that changes during training."
-    return dict(losses=self.losses.clone(), seen=self.seen.clone(), weights=self.weights.clone(), epoch=self.epoch)
+    return dict(losses=self.losses.clone(), seen=self.seen.clone(), weights=self.weights.clone(),
+                epoch=self.epoch)
 
 @patch
 def load_state_dict(self: HardExampleSampler, state: dict):
     "Go on from a stored state."
     if state['losses'].shape != self.losses.shape:
-        raise ValueError(f"the sampler's state is about {len(state['losses'])} records, but there are {len(self.losses)}: resume with the same data, or reset the state")
-    self.losses, self.seen, self.weights, self.epoch = (state[name] for name in ('losses', 'seen', 'weights', 'epoch'))
+        raise ValueError(f"the sampler's state is about {len(state['losses'])} records, but there "
+                         f"are {len(self.losses)}: resume with the same data, or reset the state")
+    self.losses, self.seen, self.weights, self.epoch = (state[name]
+        for name in ('losses', 'seen', 'weights', 'epoch'))

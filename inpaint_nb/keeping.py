@@ -65,7 +65,8 @@ def label_prefixes(
     label: str,  # of a record
 ) -> list[str]:
     "The prefixes that a batch may go by."
-    return ['' if label == model else label[:-len(model) - 1] for model in DEPTH_MODELS if label == model or label.endswith(f'_{model}')]
+    return ['' if label == model else label[:-len(model) - 1] for model in DEPTH_MODELS
+            if label == model or label.endswith(f'_{model}')]
 
 def has_prefix(
     label: str,  # of a record
@@ -82,7 +83,8 @@ def read_line(
     "A line of the journal, if it is one that a maker may have written."
     entry = read_journal(folder, line)
     records, options = entry.get('records'), entry.get('options', {})
-    sound = isinstance(options, dict) and isinstance(records, dict) and all(isinstance(digest, str) for digest in records.values())
+    sound = isinstance(options, dict) and isinstance(records, dict) and all(isinstance(digest, str)
+        for digest in records.values())
     return entry if sound else {}
 
 # %% ../nbs/09_keeping.ipynb #b9c575fe
@@ -93,24 +95,35 @@ class RecordFolder:
     ):
         self.path = Path(path)
         self.entries = {entry.name: entry.is_dir() for entry in os.scandir(self.path)}
-        visible = {name: is_dir for name, is_dir in self.entries.items() if not name.startswith('.')}
-        files = {name: name[:-6] for name, is_dir in visible.items() if not is_dir and name.endswith(('_C.png', '_M.png'))}
-        clips = any(is_dir and (self.path/name/'0000_M.png').exists() for name, is_dir in visible.items())
-        if clips and any({f'{name}_C.png', f'{name}_M.png'} <= files.keys() for name in files.values()):
-            raise ValueError(f"{self.path} holds records of photos and of clips: keep them in two folders")
+        visible = {name: is_dir for name, is_dir in self.entries.items()
+                   if not name.startswith('.')}
+        files = {name: name[:-6] for name, is_dir in visible.items() if not is_dir
+                 and name.endswith(('_C.png', '_M.png'))}
+        clips = any(is_dir and (self.path/name/'0000_M.png').exists() for name,
+                    is_dir in visible.items())
+        if clips and any({f'{name}_C.png', f'{name}_M.png'} <= files.keys()
+                         for name in files.values()):
+            raise ValueError(f"{self.path} holds records of photos and of clips: keep them in two "
+                             "folders")
         self.video = clips or not files and any(visible.values())
         pairs = {} if self.video else files
-        self.names = sorted(name for name, is_dir in visible.items() if is_dir) if self.video else sorted(set(pairs.values()))
+        self.names = sorted(name for name, is_dir in visible.items()
+                            if is_dir) if self.video else sorted(set(pairs.values()))
         known = pairs.keys() | {f'{name}_O.png' for name in pairs.values()}
-        self.strange = sorted(name for name, is_dir in visible.items() if name not in known and not (self.video and is_dir))
-        self.lines = sorted(name[1:-5] for name in self.entries if re.fullmatch(r'\..*[0-9a-f]{8}(_\d+)?\.json', name))
-        self.unfinished = sorted(name for name in self.entries if name.startswith('.') and name.endswith('.part'))
+        self.strange = sorted(name for name, is_dir in visible.items() if name not in known
+                              and not (self.video and is_dir))
+        self.lines = sorted(name[1:-5] for name in self.entries
+                            if re.fullmatch(r'\..*[0-9a-f]{8}(_\d+)?\.json', name))
+        self.unfinished = sorted(name for name in self.entries if name.startswith('.')
+                                 and name.endswith('.part'))
 
     def journal(self,
         progress: bool = False,  # show a progress bar, if it takes long
     ) -> Iterator[tuple[str, dict]]:  # name of the line, and what it says
         "The lines of the journal."
-        for line in tqdm(self.lines, desc=f'journal of {self.path.name}', delay=2, disable=not progress): yield line, read_line(self.path, line)
+        for line in tqdm(self.lines, desc=f'journal of {self.path.name}', delay=2,
+                         disable=not progress):
+            yield line, read_line(self.path, line)
 
     @cached_property
     def prefixes(self) -> dict[str, str]:  # line or record: prefix; only where a name can be read in two ways
@@ -119,7 +132,8 @@ class RecordFolder:
         for line in self.lines:
             if len(label_prefixes(line_label(line))) < 2: continue
             entry = read_line(self.path, line)
-            if 'options' in entry: known |= dict.fromkeys([line, *entry['records']], entry['options'].get('prefix'))
+            if 'options' in entry:
+                known |= dict.fromkeys([line, *entry['records']], entry['options'].get('prefix'))
         return known
 
 # %% ../nbs/09_keeping.ipynb #bc7cab65
@@ -131,12 +145,15 @@ def source(self: RecordFolder, name: str) -> str:
 @patch
 def files(self: RecordFolder, name: str) -> list[str]:
     "What there is of a record."
-    return [entry for entry in ([name] if self.video else [f'{name}_{part}.png' for part in 'MCO']) if entry in self.entries]
+    return [entry for entry in ([name] if self.video else [f'{name}_{part}.png' for part in 'MCO'])
+            if entry in self.entries]
 
 @patch
 def note(self: RecordFolder, name: str) -> dict:  # empty for a record made elsewhere, or one that cannot be read
     "What a record says about its making."
-    try: return record_note(self.path/f'{name}/0000_M.png' if self.video else self.path/f'{name}_M.png')
+    try:
+        return record_note(self.path/f'{name}/0000_M.png' if self.video
+                           else self.path/f'{name}_M.png')
     except (OSError, ValueError): return {}
 
 @patch
@@ -159,7 +176,9 @@ def data_folders(
     "The folders of some data."
     data_dir = Path(data_dir)
     parts = [data_dir/part for part in ('eval', 'train') if (data_dir/part).is_dir()] or [data_dir]
-    if not data_dir.is_dir(): raise FileNotFoundError(f'no folder {data_dir}: give the -o of the command that made the records')
+    if not data_dir.is_dir():
+        raise FileNotFoundError(
+            f'no folder {data_dir}: give the -o of the command that made the records')
     return list(map(RecordFolder, parts))
 
 # %% ../nbs/09_keeping.ipynb #9a7e3f8f
@@ -171,12 +190,18 @@ def batches(
     found = {}
     for folder in folders:
         for line in folder.lines:
-            if folder.belongs(line, line_label(line), prefix): found.setdefault(line_label(line), {}).setdefault(folder.path, [])
+            if folder.belongs(line, line_label(line), prefix):
+                found.setdefault(line_label(line), {}).setdefault(folder.path, [])
         for name in folder.names:
-            if folder.belongs(name, record_label(name), prefix): found.setdefault(record_label(name), {}).setdefault(folder.path, []).append(name)
+            if folder.belongs(name, record_label(name), prefix):
+                found.setdefault(record_label(name), {}).setdefault(folder.path, []).append(name)
     if not found:
-        labels = {label for folder in folders for label in [*map(line_label, folder.lines), *map(record_label, folder.names)]}
-        raise FileNotFoundError(f"no records of prefix {prefix!r}: there are {', '.join(sorted(labels)) or 'none at all'}" if prefix is not None else 'there are no records here')
+        labels = {label for folder in folders
+                  for label in [*map(line_label, folder.lines), *map(record_label, folder.names)]}
+        raise FileNotFoundError(
+            f"no records of prefix {prefix!r}: there are "
+            f"{', '.join(sorted(labels)) or 'none at all'}" if prefix is not None
+            else 'there are no records here')
     return dict(sorted(found.items()))
 
 # %% ../nbs/09_keeping.ipynb #d460c7e3
@@ -202,12 +227,16 @@ class BatchStatus:
     made_with: list[dict]  # depth model, licence and version, as in the journal
 
     def __str__(self) -> str:
-        missing = f', {self.promised - self.records} missing' if self.promised > self.records else ''
-        facts = [f"{counted(self.records, 'record')} of {counted(self.sources, 'source')}{missing}" if self.promised else 'no records']
-        if self.empty: facts.append(f"{counted(self.empty, 'stretch of a clip' if self.stretches else 'photo', 'stretches of clips' if self.stretches else 'photos')} without enough hole")
+        missing = (f', {self.promised - self.records} missing' if self.promised > self.records
+                   else '')
+        facts = [f"{counted(self.records, 'record')} of {counted(self.sources, 'source')}{missing}"
+                 if self.promised else 'no records']
+        if self.empty:
+            facts.append(f"{counted(self.empty, 'stretch of a clip' if self.stretches else 'photo', 'stretches of clips' if self.stretches else 'photos')} without enough hole")
         if self.unfinished: facts.append(counted(self.unfinished, 'unfinished file'))
         for how in self.made_with:
-            licence = how['licence'] or ('licence of the maps unknown' if how['depth_model'] == 'Files' else 'no licence needed')
+            licence = how['licence'] or ('licence of the maps unknown'
+                                         if how['depth_model'] == 'Files' else 'no licence needed')
             facts.append(f"depth by {how['depth_model']} ({licence}), inpaint_nb {how['version']}")
         if not self.made_with: facts.append('no journal')
         return f"{self.folder.name}/{self.label}: {'; '.join(facts)}"
@@ -221,23 +250,31 @@ def data_status(
     "What there is, batch by batch."
     folders, found = data_folders(data_dir), []
     journals = {folder.path: {} for folder in folders}  # folder: label: lines
-    stretches = lambda folder: folder.video or any(re.search(r'[0-9a-f]{8}_\d+$', line) for line in folder.lines)
+    stretches = lambda folder: folder.video or any(re.search(r'[0-9a-f]{8}_\d+$', line)
+        for line in folder.lines)
     for folder in folders:
         for line, entry in folder.journal(progress):
-            if entry and folder.belongs(line, line_label(line), prefix): journals[folder.path].setdefault(line_label(line), []).append(entry)
+            if entry and folder.belongs(line, line_label(line), prefix):
+                journals[folder.path].setdefault(line_label(line), []).append(entry)
     for label, where in batches(folders, prefix).items():
         for folder in folders:
             names, entries = where.get(folder.path, []), journals[folder.path].get(label, [])
-            ways = {json.dumps({key: entry.get(key) for key in ('depth_model', 'licence', 'version')}) for entry in entries}
+            ways = {json.dumps({key: entry.get(key)
+                                for key in ('depth_model', 'licence', 'version')})
+                                for entry in entries}
             promised = {stem for entry in entries for stem in entry['records']}
             if names or entries:
-                found.append(BatchStatus(label, folder.path, len(names), len(promised | {*names}), len({folder.source(name) for name in names}),
-                                         sum(not entry['records'] for entry in entries), stretches(folder), sum(name.startswith(f'.{label}_') for name in folder.unfinished),
+                found.append(BatchStatus(label, folder.path, len(names), len(promised | {*names}),
+                                         len({folder.source(name) for name in names}),
+                                         sum(not entry['records'] for entry in entries),
+                                         stretches(folder), sum(name.startswith(f'.{label}_')
+                                                                for name in folder.unfinished),
                                          list(map(json.loads, sorted(ways)))))
     return found
 
 # %% ../nbs/09_keeping.ipynb #fba97f7c
-COLOURS = {0: 'grey', 2: 'RGB', 3: 'a palette', 4: 'grey with transparency', 6: 'RGB with transparency'}
+COLOURS = {0: 'grey', 2: 'RGB', 3: 'a palette', 4: 'grey with transparency',
+           6: 'RGB with transparency'}
 
 def png_chunks(
     data: bytes,  # a file
@@ -247,10 +284,12 @@ def png_chunks(
     if data[:8] != b'\x89PNG\r\n\x1a\n': raise ValueError('is no PNG file')
     chunks, place = {}, 8
     while b'IEND' not in chunks:
-        length, kind = struct.unpack_from('>I4s', data, place) if place + 12 <= len(data) else (len(data), b'')
+        length, kind = (struct.unpack_from('>I4s', data, place) if place + 12 <= len(data)
+                        else (len(data), b''))
         end = place + 12 + length
         if end > len(data): raise ValueError('is cut off')
-        if zlib.crc32(data[place + 4:end - 4]) != struct.unpack_from('>I', data, end - 4)[0]: raise ValueError('is damaged: a checksum is wrong')
+        if zlib.crc32(data[place + 4:end - 4]) != struct.unpack_from('>I', data, end - 4)[0]:
+            raise ValueError('is damaged: a checksum is wrong')
         chunks[kind], place = chunks.get(kind, b'') + data[place + 8:end - 4], end
     if place < len(data): raise ValueError('goes on after its end')
     return chunks
@@ -264,7 +303,8 @@ def check_file(
     bits, kind = png_chunks(data).get(b'IHDR', b'')[8:10].ljust(2, b'\0')
     if kind != colour: raise ValueError(f'is {COLOURS.get(kind, kind)}, not {COLOURS[colour]}')
     if bits != 8: raise ValueError(f'has {bits} bits per colour, not 8')
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if colour
+                          else cv2.IMREAD_GRAYSCALE)
     if pixels is None: raise ValueError('cannot be decoded, although its checksums are right')
     return pixels
 
@@ -273,8 +313,11 @@ def check_mask(
     ours: bool,  # made here: 0 and 255 only; iw3 writes a third value for holes that are uncertain
 ) -> int:  # hole pixels
     "Hole pixels of a mask with no other values than a mask's."
-    strange = {*np.flatnonzero(np.bincount(mask.ravel())).tolist()} - ({0, 255} if ours else {0, 127, 128, 255})
-    if strange: raise ValueError(f"holds the value{'s' * (len(strange) > 1)} {', '.join(map(str, sorted(strange)[:4]))}, not a mask's")
+    strange = {*np.flatnonzero(np.bincount(mask.ravel())).tolist()} - ({0, 255} if ours
+        else {0, 127, 128, 255})
+    if strange:
+        raise ValueError(f"holds the value{'s' * (len(strange) > 1)} "
+                         f"{', '.join(map(str, sorted(strange)[:4]))}, not a mask's")
     if mask.all(): raise ValueError('is nothing but hole')
     return int(np.count_nonzero(mask))
 
@@ -306,7 +349,8 @@ def _pair_note(chunks: dict[bytes, bytes]) -> dict:
     if not text.startswith(b'inpaint_nb\0'): return {}
     try: note = parse_note(text.partition(b'\0')[2].decode())
     except ValueError: note = {'frames': []}
-    if 'frames' in note and not isinstance(note.get('options', {}).get('seq'), int): raise ValueError('has a note that cannot be read')
+    if 'frames' in note and not isinstance(note.get('options', {}).get('seq'), int):
+        raise ValueError('has a note that cannot be read')
     return note if note.get('options') else {}
 
 def check_pair(
@@ -318,7 +362,8 @@ def check_pair(
     for part, colour in (('C', 2), ('M', 0)):
         path = Path(f'{stem}_{part}.png')
         try:
-            if not path.is_file(): raise ValueError('is missing' if not path.exists() else 'is not a file')
+            if not path.is_file():
+                raise ValueError('is missing' if not path.exists() else 'is not a file')
             data = path.read_bytes()
             pixels = check_file(data, colour)
             sizes[part] = pixels.shape[:2]
@@ -326,9 +371,14 @@ def check_pair(
             if part == 'M':
                 pair.note = _pair_note(png_chunks(data))
                 pair.hole = check_mask(pixels, bool(pair.note) if ours is None else ours)
-        except ValueError as error: pair.faults.append(Finding(path, str(error), 'delete' if path.exists() else 'make'))
-        except OSError as error: pair.faults.append(Finding(path, f'cannot be read: {error.strerror}'))
-    if len({*sizes.values()}) > 1: pair.faults.append(Finding(path, f"is {sizes['M'][1]} x {sizes['M'][0]}, the picture {sizes['C'][1]} x {sizes['C'][0]}"))
+        except ValueError as error:
+            pair.faults.append(Finding(path, str(error), 'delete' if path.exists() else 'make'))
+        except OSError as error:
+            pair.faults.append(Finding(path, f'cannot be read: {error.strerror}'))
+    if len({*sizes.values()}) > 1:
+        pair.faults.append(Finding(
+            path, f"is {sizes['M'][1]} x {sizes['M'][0]}, the picture {sizes['C'][1]} x "
+                  f"{sizes['C'][0]}"))
     pair.size = sizes.get('C', (0, 0))
     return pair
 
@@ -338,7 +388,8 @@ def made_as(
 ) -> str:
     "What the names of the records begin with."
     options = entry['options']
-    return '_'.join(filter(None, (options.get('prefix'), options.get('model_type'), str(entry.get('source'))[:8])))
+    return '_'.join(filter(None, (options.get('prefix'), options.get('model_type'),
+                                  str(entry.get('source'))[:8])))
 
 def record_place(
     name: str,  # of a record that was made here
@@ -347,15 +398,28 @@ def record_place(
     number, sample = map(int, re.search(r'(\d+)_(\d+)$', name).groups())
     return (number - 1) % 2 + 1, sample
 
-def _check_note(path: Path, name: str, note: dict, size: tuple[int, int], hole: float) -> list[Finding]:
+def _check_note(
+    path: Path,
+    name: str,
+    note: dict,
+    size: tuple[int, int],
+    hole: float,
+) -> list[Finding]:
     "What in a note does not fit the record; `hole` in pixels per picture."
     if not note: return [] if hole else [Finding(path, 'has no hole')]
     options, faults = note['options'], []
     numbers = r'_\d+_\d+' if 'frames' in note else r'_[12]_\d+'
-    if not re.fullmatch(re.escape(made_as(note)) + numbers, name): faults.append(Finding(path, f'was made as {made_as(note)}, not under this name'))
-    elif [*record_place(name)] not in note.get('kept', ()): faults.append(Finding(path, 'is none of the records that were made of its source: a copy under a wrong number'))
-    if size != (options['size'],) * 2: faults.append(Finding(path, f"is {size[1]} x {size[0]}, but was made with size {options['size']}"))
-    if hole <= LEAST_HOLE: faults.append(Finding(path, f'has {hole:.0f} hole pixels, and a record has more than {LEAST_HOLE}'))
+    if not re.fullmatch(re.escape(made_as(note)) + numbers, name):
+        faults.append(Finding(path, f'was made as {made_as(note)}, not under this name'))
+    elif [*record_place(name)] not in note.get('kept', ()):
+        faults.append(Finding(path, 'is none of the records that were made of its source: a copy '
+                                    'under a wrong number'))
+    if size != (options['size'],) * 2:
+        faults.append(Finding(path, f"is {size[1]} x {size[0]}, but was made with size "
+                                    f"{options['size']}"))
+    if hole <= LEAST_HOLE:
+        faults.append(Finding(path, f'has {hole:.0f} hole pixels, and a record has more than '
+                                    f'{LEAST_HOLE}'))
     return faults
 
 @dataclass
@@ -371,7 +435,8 @@ def check_image_record(
 ) -> Checked:
     "Look at the record of a photo."
     pair = check_pair(folder/name)
-    faults = pair.faults or _check_note(folder/f'{name}_{{C,M}}.png', name, pair.note, pair.size, pair.hole)
+    faults = pair.faults or _check_note(folder/f'{name}_{{C,M}}.png', name, pair.note, pair.size,
+                                        pair.hole)
     return Checked(faults, pair.note, '' if faults else digest_files(pair.files))
 
 # %% ../nbs/09_keeping.ipynb #474c675e
@@ -386,14 +451,20 @@ def check_clip_record(
     there = {int(entry[:-6]) for entry in entries if re.fullmatch(r'\d{4,}_[CM]\.png', entry)}
     frames = len(first.note.get('frames', ())) or max(there, default=0) + 1
     wanted = {f'{t:04}_{part}.png' for t in range(frames) for part in 'CM'}
-    faults = [Finding(path/entry, 'does not belong there') for entry in entries if entry not in wanted]
+    faults = [Finding(path/entry, 'does not belong there') for entry in entries
+              if entry not in wanted]
     pairs = [first] + [check_pair(path/f'{t:04}', ours=bool(first.note)) for t in range(1, frames)]
     for pair in pairs: faults += pair.faults
     if faults: return Checked(faults, first.note)
-    if len({pair.size for pair in pairs}) > 1: faults.append(Finding(path, 'has frames of several sizes'))
-    if first.note and frames < first.note['options'].get('seq', 1): faults.append(Finding(path, f"has {frames} frames, but was made with {first.note['options']['seq']}"))
-    faults += _check_note(path, name, first.note, first.size, sum(pair.hole for pair in pairs) / frames)
-    return Checked(faults, first.note, '' if faults else digest_files(itertools.chain(*(pair.files for pair in pairs))))
+    if len({pair.size for pair in pairs}) > 1:
+        faults.append(Finding(path, 'has frames of several sizes'))
+    if first.note and frames < first.note['options'].get('seq', 1):
+        faults.append(Finding(path, f"has {frames} frames, but was made with "
+                                    f"{first.note['options']['seq']}"))
+    faults += _check_note(path, name, first.note, first.size,
+                          sum(pair.hole for pair in pairs) / frames)
+    return Checked(faults, first.note, '' if faults
+                   else digest_files(itertools.chain(*(pair.files for pair in pairs))))
 
 # %% ../nbs/09_keeping.ipynb #af8685e8
 def _record_path(folder: RecordFolder, name: str) -> Path:
@@ -403,29 +474,46 @@ def _record_path(folder: RecordFolder, name: str) -> Path:
 def _line_of(folder: RecordFolder, name: str) -> str:
     "The line of the journal that should know a record."
     group, number, _ = name.rsplit('_', 2) if name.count('_') > 1 else ('', '0', '')
-    return f'{group}_{(int(number) - 1) // 2 * 2 + 1}' if folder.video and number.isdigit() else group
+    return (f'{group}_{(int(number) - 1) // 2 * 2 + 1}' if folder.video and number.isdigit()
+            else group)
 
 def _line_faults(line: str, entry: dict, notes: dict[str, dict]) -> Iterator[str]:
     "What is wrong with a line of the journal; `notes` of the records that are its source's."
     if not entry: yield 'is damaged'
     elif 'options' in entry:
-        if not re.fullmatch(re.escape(made_as(entry)) + r'(_\d+)?', line): yield f'is about {made_as(entry)}, by its content'
-        if entry.get('depth_model') != entry['options'].get('model_type'): yield f"names {entry.get('depth_model')} as its depth model"
+        if not re.fullmatch(re.escape(made_as(entry)) + r'(_\d+)?', line):
+            yield f'is about {made_as(entry)}, by its content'
+        if entry.get('depth_model') != entry['options'].get('model_type'):
+            yield f"names {entry.get('depth_model')} as its depth model"
         for name, note in notes.items():
-            theirs = entry['options'] | note['options'] | {'num_samples': entry['options'].get('num_samples')}
+            theirs = entry['options'] | note['options'] | {
+                'num_samples': entry['options'].get('num_samples')}
             if name not in entry['records']: yield f'leaves out {name}, which is there'
-            elif note.get('source') != entry.get('source') or theirs | entry['options'] != theirs: yield f'does not say of {name} what the record itself says'
+            elif note.get('source') != entry.get('source') or theirs | entry['options'] != theirs:
+                yield f'does not say of {name} what the record itself says'
 
-def _check_journal(folder: RecordFolder, digests: dict[str, str], notes: dict[str, dict], prefix: str | None, progress: bool) -> Iterator[Finding]:
+def _check_journal(
+    folder: RecordFolder,
+    digests: dict[str, str],
+    notes: dict[str, dict],
+    prefix: str | None,
+    progress: bool,
+) -> Iterator[Finding]:
     "Where the folder is not as the journal says; `digests` of all records, '' for a faulty one, `notes` of those without fault."
     theirs = {}  # line: records
     for name in notes: theirs.setdefault(_line_of(folder, name), []).append(name)
     for line, entry in folder.journal(progress):
         if not folder.belongs(line, line_label(line), prefix): continue
-        for fault in itertools.islice(_line_faults(line, entry, {name: notes[name] for name in theirs.get(line, ())}), 1): yield Finding(folder.path/f'.{line}.json', fault)
+        for fault in itertools.islice(_line_faults(line, entry,
+            {name: notes[name] for name in theirs.get(line, ())}), 1):
+            yield Finding(folder.path/f'.{line}.json', fault)
         for name, digest in entry.get('records', {}).items():
-            if name not in digests: yield Finding(_record_path(folder, name), 'is missing: the journal knows it', 'make')
-            elif digests[name] not in ('', digest): yield Finding(_record_path(folder, name), 'is not the record that was made: its checksum is another')
+            if name not in digests:
+                yield Finding(_record_path(folder, name), 'is missing: the journal knows it',
+                              'make')
+            elif digests[name] not in ('', digest):
+                yield Finding(_record_path(folder, name),
+                              'is not the record that was made: its checksum is another')
 
 # %% ../nbs/09_keeping.ipynb #1e1dfae8
 def _check_kept(folder: RecordFolder, name: str, note: dict) -> Iterator[Finding]:
@@ -433,7 +521,8 @@ def _check_kept(folder: RecordFolder, name: str, note: dict) -> Iterator[Finding
     group, number, _ = name.rsplit('_', 2)
     for place, sample in note.get('kept', ()):
         other = f'{group}_{(int(number) - 1) // 2 * 2 + place}_{sample}'
-        if not folder.files(other): yield Finding(_record_path(folder, other), f'is missing: {name} knows it', 'make')
+        if not folder.files(other):
+            yield Finding(_record_path(folder, other), f'is missing: {name} knows it', 'make')
 
 def _check_copies(folder: RecordFolder, notes: dict[str, dict]) -> Iterator[Finding]:
     "Records of clips that are there twice; `notes` of the records, those that the journal knows first."
@@ -451,10 +540,14 @@ def check_pack(
     if not (folder/'.pack.json').exists(): return []
     path = folder/'.pack.{json,npy}'
     try: pack, index = Pack(folder), read_journal(folder, 'pack')
-    except (ValueError, EOFError): return [Finding(path, 'cannot be read, or do not belong together: delete both, then pack again')]
-    with open(folder/'.pack.npy', 'rb') as file:  # read, not mapped: what is read in passing takes no memory
+    except (ValueError, EOFError):
+        return [Finding(path, 'cannot be read, or do not belong together: delete both, then pack '
+                              'again')]
+    # read, not mapped: what is read in passing takes no memory
+    with open(folder/'.pack.npy', 'rb') as file:
         file.seek(pack.pixels.offset)
-        blocks = tqdm(iter(partial(file.read, 2 ** 24), b''), total=-(-len(pack.pixels) // 2 ** 24), unit=' blocks', desc=f'pack of {folder.name}', delay=2, disable=not progress)
+        blocks = tqdm(iter(partial(file.read, 2 ** 24), b''), total=-(-len(pack.pixels) // 2 ** 24),
+                      unit=' blocks', desc=f'pack of {folder.name}', delay=2, disable=not progress)
         checksum = digest_files(itertools.chain(blocks, [json.dumps(index['records']).encode()]))
     if checksum == index.get('checksum'): return []
     return [Finding(path, 'hold other bytes than were packed: delete both, then pack again')]
@@ -465,34 +558,55 @@ class Verification:
     "What `verify` found."
     records: int = 0  # looked at
     faults: list[Finding] = field(default_factory=list)
-    unfinished: int = 0  # files that an interrupted run left; the same command again clears them away
+    # files that an interrupted run left; the same command again clears them away
+    unfinished: int = 0
     unlisted: int = 0  # records made here that no line of the journal knows
     foreign: int = 0  # records made elsewhere
-    sources: dict[Path, dict[str, str]] = field(default_factory=dict)  # folder: digest of a source: one of its records
+    # folder: digest of a source: one of its records
+    sources: dict[Path, dict[str, str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines, number = [], Counter(fault.remedy for fault in self.faults)
         for remedy in sorted(number, key=[*REMEDIES].index):
-            lines += [REMEDIES[remedy], *(f'  {fault}' for fault in self.faults if fault.remedy == remedy)]
-        if number['delete'] + number['make']: lines.append('records that are missing, or that you delete, are made again by the command that made them; those made elsewhere have to be brought again')
-        if self.unfinished: lines.append(f"{counted(self.unfinished, 'unfinished file')} of interrupted runs: the same command again goes on")
-        if self.unlisted: lines.append(f"{counted(self.unlisted, 'record')} without a line in the journal: the same command again writes it")
-        if self.foreign: lines.append(f"{counted(self.foreign, 'record')} made elsewhere, without a note")
+            lines += [REMEDIES[remedy], *(f'  {fault}' for fault in self.faults
+                                          if fault.remedy == remedy)]
+        if number['delete'] + number['make']:
+            lines.append('records that are missing, or that you delete, are made again by the '
+                         'command that made them; those made elsewhere have to be brought again')
+        if self.unfinished:
+            lines.append(f"{counted(self.unfinished, 'unfinished file')} of interrupted runs: the "
+                         "same command again goes on")
+        if self.unlisted:
+            lines.append(f"{counted(self.unlisted, 'record')} without a line in the journal: the "
+                         "same command again writes it")
+        if self.foreign:
+            lines.append(f"{counted(self.foreign, 'record')} made elsewhere, without a note")
         seen = f", {number['see']} to be seen to" * bool(number['see'])
-        return '\n'.join(lines + [f"{counted(self.records, 'record')}: " + (f"{number['delete']} to be deleted, {number['make']} missing{seen}" if self.faults else 'no fault')])
+        return '\n'.join(lines + [f"{counted(self.records, 'record')}: "
+                                  + (f"{number['delete']} to be deleted, {number['make']} "
+                                     f"missing{seen}" if self.faults else 'no fault')])
 
 # %% ../nbs/09_keeping.ipynb #27bbc2f6
 def _compared(note: dict, seen: dict[str, Any]) -> dict:
     "What of a note is compared with other notes and with the journal; what is equal in many is held once."
-    return {part: seen.setdefault(repr(note[part]), note[part]) for part in ('options', 'source', 'start', 'kept') if part in note}
+    return {part: seen.setdefault(repr(note[part]), note[part])
+            for part in ('options', 'source', 'start', 'kept') if part in note}
 
 # %% ../nbs/09_keeping.ipynb #4a025b8e
-def _look_at_all(folder: RecordFolder, names: list[str], max_workers: int | None, progress: bool, found: Verification) -> tuple[dict[str, str], dict[str, dict]]:
+def _look_at_all(
+    folder: RecordFolder,
+    names: list[str],
+    max_workers: int | None,
+    progress: bool,
+    found: Verification,
+) -> tuple[dict[str, str], dict[str, dict]]:
     "Look at each record: digests of all, '' for a faulty one, and notes of those without fault."
     digests, notes, seen = {}, {}, {}
     look = partial(check_clip_record if folder.video else check_image_record, folder.path)
-    results = run_in_order((partial(look, name) for name in names), count_workers(max_workers), threading.Event())
-    with closing(results), tqdm(total=len(names), desc=folder.path.name, unit=' records', disable=not progress) as bar:
+    results = run_in_order((partial(look, name) for name in names), count_workers(max_workers),
+                           threading.Event())
+    with closing(results), tqdm(total=len(names), desc=folder.path.name, unit=' records',
+                                disable=not progress) as bar:
         for name, checked in zip(names, results):
             digests[name] = checked.digest
             if checked.digest and checked.note: notes[name] = _compared(checked.note, seen)
@@ -515,17 +629,27 @@ def verify_folder(
     names = [name for name in folder.names if folder.belongs(name, record_label(name), prefix)]
     found.unfinished += len(folder.unfinished)
     digests, notes = _look_at_all(folder, names, max_workers, progress, found)
-    known, lines = {name for _, entry in folder.journal(progress) for name in entry.get('records', ())}, {*folder.lines}
+    known, lines = {name for _, entry in folder.journal(progress)
+                    for name in entry.get('records', ())}, {*folder.lines}
     notes = {name: notes[name] for name in sorted(notes, key=lambda name: name not in known)}
     found.faults += _check_journal(folder, digests, notes, prefix, progress)
     copies = {fault.path: fault for fault in _check_copies(folder, notes)} if folder.video else {}
-    lonely = [name for name in notes if name not in known and _record_path(folder, name) not in copies]
-    missing = {fault.path: fault for name in lonely for fault in _check_kept(folder, name, notes[name])}
+    lonely = [name for name in notes if name not in known
+              and _record_path(folder, name) not in copies]
+    missing = {fault.path: fault for name in lonely
+               for fault in _check_kept(folder, name, notes[name])}
     found.faults += [*missing.values(), *copies.values()]
-    if prefix is None: found.faults += [Finding(folder.path/name, 'does not belong there: delete it, or move it away') for name in folder.strange] + check_pack(folder.path, progress)
+    if prefix is None:
+        found.faults += [Finding(folder.path/name,
+                                 'does not belong there: delete it, or move it away')
+                                 for name in folder.strange] + check_pack(folder.path, progress)
     try: read_split(folder.path)
-    except ValueError as error: found.faults.append(Finding(folder.path/'.split.json', str(error).removeprefix(f"{folder.path/'.split.json'} "), 'see'))
-    found.unlisted += sum(name not in known and _line_of(folder, name) not in lines for name in notes)
+    except ValueError as error:
+        found.faults.append(Finding(folder.path/'.split.json',
+                                    str(error).removeprefix(f"{folder.path/'.split.json'} "),
+                                    'see'))
+    found.unlisted += sum(name not in known and _line_of(folder, name) not in lines
+                          for name in notes)
     found.sources[folder.path] = {note.get('source'): name for name, note in notes.items()}
 
 # %% ../nbs/09_keeping.ipynb #0c27b711
@@ -534,13 +658,24 @@ def _moved(train: Path) -> set[str]:
     try: return {*map(str, read_split(train).get('sources', ()))}
     except ValueError: return set()
 
-def _check_both(train: RecordFolder, judge: RecordFolder, sources: dict[Path, dict[str, str]]) -> Iterator[Finding]:
+def _check_both(
+    train: RecordFolder,
+    judge: RecordFolder,
+    sources: dict[Path, dict[str, str]],
+) -> Iterator[Finding]:
     "Sources with records in train/ and in eval/; `sources` of both."
     moved = _moved(train.path)
-    twice = {source[:8]: sources[judge.path][source] for source in sources[train.path].keys() & sources[judge.path].keys()}
-    if moved & twice.keys(): yield Finding(train.path/'.split.json', f"was not carried out: {counted(len(moved & twice.keys()), 'source')} of it still in train/ as well; give the split command again", 'see')
+    twice = {source[:8]: sources[judge.path][source]
+             for source in sources[train.path].keys() & sources[judge.path].keys()}
+    if moved & twice.keys():
+        yield Finding(train.path/'.split.json',
+                      f"was not carried out: {counted(len(moved & twice.keys()), 'source')} of it "
+                      "still in train/ as well; give the split command again", 'see')
     for source, name in sorted(twice.items()):
-        if source not in moved: yield Finding(train.path/f'{{,.}}*_{source}*', f'are of the same source as {_record_path(judge, name)}: keep it in one of the two folders')
+        if source not in moved:
+            yield Finding(train.path/f'{{,.}}*_{source}*',
+                          f'are of the same source as {_record_path(judge, name)}: keep it in one '
+                          'of the two folders')
 
 def verify_records(
     data_dir: str | Path,  # holds records, or train/ and eval/ with records
@@ -553,7 +688,9 @@ def verify_records(
     if not any((folder.path/'.pack.json').exists() for folder in folders): batches(folders, prefix)
     try:
         for folder in folders: verify_folder(folder, found, prefix, max_workers, progress)
-    except KeyboardInterrupt: raise KeyboardInterrupt(f'verify will begin anew; what it has seen up to here:\n{found}') from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f'verify will begin anew; what it has seen up to here:\n{found}') from None
     if len(folders) == 2: found.faults += _check_both(*folders[::-1], found.sources)
     return found
 
@@ -565,10 +702,14 @@ def files_of_prefix(
     "All that a batch has in a folder."
     ours = [name for name in folder.names if folder.belongs(name, record_label(name), prefix)]
     records = [file for name in ours for file in folder.files(name)]
-    stems = {name: re.sub(r'^\.+|(_[CM]\.png|(\.[^.]+-\d+)?(\.old)?|\.json)?\.part$', '', name) for name in folder.unfinished}
-    label = lambda name, stem: line_label(stem) if name.endswith('.json.part') else record_label(stem)
-    parts = [name for name, stem in stems.items() if folder.belongs(stem, label(name, stem), prefix)]
-    lines = [f'.{line}.json' for line in folder.lines if folder.belongs(line, line_label(line), prefix)]
+    stems = {name: re.sub(r'^\.+|(_[CM]\.png|(\.[^.]+-\d+)?(\.old)?|\.json)?\.part$', '', name)
+             for name in folder.unfinished}
+    label = (lambda name, stem: line_label(stem) if name.endswith('.json.part')
+             else record_label(stem))
+    parts = [name for name, stem in stems.items()
+             if folder.belongs(stem, label(name, stem), prefix)]
+    lines = [f'.{line}.json' for line in folder.lines
+             if folder.belongs(line, line_label(line), prefix)]
     return [folder.path/name for name in parts + records + lines]
 
 def _drop_pack(folder: Path):
@@ -580,7 +721,8 @@ def _forget_split(train: Path):
     sources = _moved(train)
     if not sources: return
     folders = [RecordFolder(folder) for folder in (train, train.parent/'eval') if folder.is_dir()]
-    left = {found for folder in folders for found in (*map(folder.source, folder.names), *map(line_source, folder.lines))}
+    left = {found for folder in folders
+            for found in (*map(folder.source, folder.names), *map(line_source, folder.lines))}
     if not sources & left: (train/'.split.json').unlink()
 
 def clean_records(
@@ -594,11 +736,14 @@ def clean_records(
     found = batches(folders, prefix)
     records = sum(len(names) for where in found.values() for names in where.values())
     paths = [path for folder in folders for path in files_of_prefix(folder, prefix)]
-    if not agree(f"remove {counted(records, 'record')} of {', '.join(found)} in {data_dir}?"): return 0
+    if not agree(f"remove {counted(records, 'record')} of {', '.join(found)} in {data_dir}?"):
+        return 0
     for folder in {path.parent for path in paths}: _drop_pack(folder)
     for path in tqdm(paths, desc='clean', unit=' files', delay=2, disable=not progress):
         if path.is_symlink() or not path.is_dir(): path.unlink(missing_ok=True)
-        else: shutil.rmtree(path.rename(path.with_name(f'.{path.name.lstrip(".").removesuffix(".part")}.part')))
+        else:
+            shutil.rmtree(path.rename(
+                path.with_name(f'.{path.name.lstrip(".").removesuffix(".part")}.part')))
     for folder in folders: _forget_split(folder.path)
     return len(paths)
 
@@ -612,14 +757,17 @@ def choose_sources(
     "Whole sources with about so many records together, and never more, if there are any so small."
     chosen = sorted({*first} & {*sizes})
     room = number - sum(map(sizes.get, chosen))
-    others = sorted(sizes.keys() - {*chosen}, key=lambda source: keyed_random('split', seed, source).random())
+    others = sorted(sizes.keys() - {*chosen},
+                    key=lambda source: keyed_random('split', seed, source).random())
     for source in others:
         if sizes[source] <= room:
             chosen.append(source)
             room -= sizes[source]
     if not chosen: chosen = [min(others, key=lambda source: (sizes[source], source))]
     if len(chosen) == len(sizes):
-        raise ValueError(f"{counted(sum(sizes.values()), 'record')} of {counted(len(sizes), 'source')} cannot be split so that {number} judge and some are left to train on: "
+        raise ValueError(f"{counted(sum(sizes.values()), 'record')} of "
+                         f"{counted(len(sizes), 'source')} cannot be split so that {number} judge "
+                         "and some are left to train on: "
                          'ask for fewer (--num-eval), or make records of more photos or clips')
     return chosen
 
@@ -635,18 +783,26 @@ class SplitSummary:
     new: int = 0  # sources in train/ that came after the split
 
     def __str__(self) -> str:
-        if self.records or self.back: text = f"{counted(self.records, 'record')} moved {'back to train/' if self.back else 'to eval/'}"
+        if self.records or self.back:
+            text = (f"{counted(self.records, 'record')} moved "
+                    f"{'back to train/' if self.back else 'to eval/'}")
         else: text = 'split already, nothing left to move'
-        if 0 < self.records < self.wanted: text += f' (asked for {self.wanted}, whole sources allow {self.records})'
+        if 0 < self.records < self.wanted:
+            text += f' (asked for {self.wanted}, whole sources allow {self.records})'
         text += f'; now {self.train} in train/, {self.eval} in eval/'
-        if self.new: text += f"; {counted(self.new, 'source')} came after the split and all stay in train/: to choose anew, split --undo, then split"
+        if self.new:
+            text += f"; {counted(self.new, 'source')} came after the split and all stay in train/: to choose anew, split --undo, then split"
         return text
 
 def _files_to_move(names: list[str], here: RecordFolder, there: Path) -> list[str]:
     "The files of records, if their names are free where they go."
-    files, taken = [file for name in names for file in reversed(here.files(name))], {*os.listdir(there)}
+    files, taken = [file for name in names
+                    for file in reversed(here.files(name))], {*os.listdir(there)}
     for file in files:
-        if file in taken: raise ValueError(f'{here.path/file} and {there/file} have one name: if they show one photo, delete one of them (verify names all such), otherwise give one batch another prefix')
+        if file in taken:
+            raise ValueError(f'{here.path/file} and {there/file} have one name: if they show one '
+                             'photo, delete one of them (verify names all such), otherwise give '
+                             'one batch another prefix')
     return files
 
 def _move(names: list[str], lines: list[str], here: RecordFolder, there: Path) -> int:
@@ -668,7 +824,8 @@ def _foreign(folder: RecordFolder) -> set[str]:
     ours = {*map(line_source, folder.lines)}
     for name in folder.names:
         if folder.source(name) not in ours: unknown.setdefault(folder.source(name), []).append(name)
-    return {source for source, names in unknown.items() if not re.fullmatch('[0-9a-f]{8}', source) or not any(map(folder.note, names))}
+    return {source for source, names in unknown.items() if not re.fullmatch('[0-9a-f]{8}', source)
+            or not any(map(folder.note, names))}
 
 def _sizes(train: RecordFolder, judge: RecordFolder, foreign: set[str]) -> dict[str, int]:
     "Sources of train/ that can be moved, and how many records each has."
@@ -680,21 +837,29 @@ def _sizes(train: RecordFolder, judge: RecordFolder, foreign: set[str]) -> dict[
 def _both(data_dir: str | Path) -> tuple[RecordFolder, RecordFolder]:
     "The folders train/ and eval/ of some data."
     data_dir = Path(data_dir)
-    if not (data_dir/'train').is_dir(): raise FileNotFoundError(f'no folder {data_dir/"train"}: give the folder that holds train/ with records')
+    if not (data_dir/'train').is_dir():
+        raise FileNotFoundError(
+            f'no folder {data_dir/"train"}: give the folder that holds train/ with records')
     (data_dir/'eval').mkdir(exist_ok=True)
     if len({(data_dir/part).stat().st_dev for part in ('train', 'eval')}) > 1:
-        raise ValueError(f"{data_dir/'train'} and {data_dir/'eval'} are on two disks: bring them to one, records are not copied")
+        raise ValueError(f"{data_dir/'train'} and {data_dir/'eval'} are on two disks: bring them "
+                         "to one, records are not copied")
     return RecordFolder(data_dir/'train'), RecordFolder(data_dir/'eval')
 
 def _new_split(train: RecordFolder, judge: RecordFolder, num_eval: int, seed: int) -> dict:
     "What is to be moved, and what is to stay when it is moved back."
     foreign = _foreign(train)
     sizes = _sizes(train, judge, foreign)
-    if not sizes: raise FileNotFoundError(f'no records in {train.path}' + (f' but such as have a namesake in {judge.path}: give one batch another prefix' if train.names else ': make records first'))
+    if not sizes:
+        raise FileNotFoundError(f'no records in {train.path}'
+                                + (f' but such as have a namesake in {judge.path}: give one batch '
+                                   'another prefix' if train.names else ': make records first'))
     sources = choose_sources(sizes, num_eval, seed, {*map(judge.source, judge.names)} - foreign)
     chosen = {*sources}
     stayed = [name for name in judge.names if judge.source(name) in chosen]
-    return {'num_eval': num_eval, 'seed': seed, 'sources': sources, 'others': sorted({*map(train.source, train.names)} - {*sources}), 'stayed': stayed, 'stayed_lines': _lines_of(judge, sources)}
+    return {'num_eval': num_eval, 'seed': seed, 'sources': sources,
+            'others': sorted({*map(train.source, train.names)} - {*sources}), 'stayed': stayed,
+            'stayed_lines': _lines_of(judge, sources)}
 
 # %% ../nbs/09_keeping.ipynb #405f8ed1
 def split_records(
@@ -703,11 +868,14 @@ def split_records(
     seed: int = 71,  # of the choice
 ) -> SplitSummary:
     "Move records of whole sources from train/ to eval/."
-    if num_eval < 1: raise ValueError(f'number of records for eval must be 1 or more, not {num_eval}')
+    if num_eval < 1:
+        raise ValueError(f'number of records for eval must be 1 or more, not {num_eval}')
     train, judge = _both(data_dir)
     split = read_split(train.path)
     if split and (split.get('num_eval'), split.get('seed')) != (num_eval, seed):
-        raise ValueError(f"{data_dir} is split with --num-eval {split.get('num_eval')} --seed {split.get('seed')}: give the same numbers to go on, or undo it first (split --undo)")
+        raise ValueError(f"{data_dir} is split with --num-eval {split.get('num_eval')} --seed "
+                         f"{split.get('seed')}: give the same numbers to go on, or undo it first "
+                         "(split --undo)")
     plan = split or _new_split(train, judge, num_eval, seed)
     chosen = {*plan['sources']}
     names = [name for name in train.names if train.source(name) in chosen]
@@ -715,7 +883,8 @@ def split_records(
     if not split: write_journal(train.path, 'split', plan)
     moved = _move(names, _lines_of(train, chosen), train, judge.path)
     left, now = {*map(train.source, train.names)} - chosen, _both(data_dir)
-    return SplitSummary(moved, *(len(folder.names) for folder in now), wanted=0 if split else num_eval, new=len(left - {*plan.get('others', left)}))
+    return SplitSummary(moved, *(len(folder.names) for folder in now), wanted=0 if split
+                        else num_eval, new=len(left - {*plan.get('others', left)}))
 
 def undo_split(
     data_dir: str | Path,  # holds train/ and eval/
@@ -724,7 +893,8 @@ def undo_split(
     train, judge = _both(data_dir)
     split = read_split(train.path)
     if not split: raise ValueError(f'{data_dir} is not split: there is nothing to undo')
-    stayed, lines = {*split.get('stayed', ()), *split.get('stayed_lines', ())}, _lines_of(judge, split['sources'])
+    stayed, lines = {*split.get('stayed', ()),
+                     *split.get('stayed_lines', ())}, _lines_of(judge, split['sources'])
     for line in lines:
         entry = read_line(judge.path, line)
         if entry.get('made_for') == 'eval': stayed |= {line, *entry['records']}
@@ -751,17 +921,29 @@ def job_lines(
     "The command lines of one job."
     job = {name.replace('-', '_'): value for name, value in job.items()}
     command = job.pop('command', 'inpaint')
-    if short := _SHORT.keys() & job.keys(): raise ValueError(f'write {_SHORT[min(short)]}, not {min(short)}')
-    if 'help' in job: raise ValueError('help is no option of a job: inpaint_create_training_data inpaint -h lists them')
+    if short := _SHORT.keys() & job.keys():
+        raise ValueError(f'write {_SHORT[min(short)]}, not {min(short)}')
+    if 'help' in job:
+        raise ValueError('help is no option of a job: inpaint_create_training_data inpaint -h '
+                         'lists them')
     several = {name: job[name] for name in LISTS if isinstance(job.get(name), list)}
-    wrong = [name for name, value in job.items() if isinstance(value, (list, dict)) and name not in several]
+    wrong = [name for name, value in job.items() if isinstance(value, (list, dict))
+             and name not in several]
     if not isinstance(command, str): raise ValueError(f'command must be one word, not {command!r}')
-    if wrong: raise ValueError(f"{wrong[0].replace('_', '-')} has one value; only {' and '.join(name.replace('_', '-') for name in LISTS)} may have several")
-    if [] in several.values(): raise ValueError(f"{next(name for name in several if not several[name]).replace('_', '-')} is an empty list: give at least one value")
+    if wrong:
+        raise ValueError(f"{wrong[0].replace('_', '-')} has one value; only "
+                         f"{' and '.join(name.replace('_', '-') for name in LISTS)} may have "
+                         "several")
+    if [] in several.values():
+        raise ValueError(f"{next(name for name in several if not several[name]).replace('_', '-')} "
+                         "is an empty list: give at least one value")
     for name in ('prefix', 'data_dir', *LISTS):
         for value in several.get(name, [job[name]] if name in job else []):
-            if not isinstance(value, str): raise ValueError(f"{name.replace('_', '-')} must be text, not {value!r}: put it in quotes")
-    return [[command, *_words(job | dict(zip(several, chosen)))] for chosen in itertools.product(*several.values())]
+            if not isinstance(value, str):
+                raise ValueError(f"{name.replace('_', '-')} must be text, not {value!r}: put it in "
+                                 "quotes")
+    return [[command, *_words(job | dict(zip(several, chosen)))]
+            for chosen in itertools.product(*several.values())]
 
 # %% ../nbs/09_keeping.ipynb #04c381a1
 class _Loader(yaml.SafeLoader):
@@ -769,7 +951,9 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         names = Counter(str(key.value).replace('-', '_') for key, _ in node.value)
         twice = [key for key, _ in node.value if names[str(key.value).replace('-', '_')] > 1]
-        if twice: raise yaml.constructor.ConstructorError(None, None, f'{twice[-1].value} is given twice', twice[-1].start_mark)
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f'{twice[-1].value} is given twice',
+                twice[-1].start_mark)
         return super().construct_mapping(node, deep)
 
 def read_jobs(
@@ -777,16 +961,23 @@ def read_jobs(
 ) -> list[tuple[int, list[str]]]:  # number of the job from 1, and a command line
     "The command lines of a jobs file."
     try: content = yaml.load(Path(file).read_text(encoding='utf-8'), _Loader)
-    except (yaml.YAMLError, ValueError) as error: raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     unknown = {*map(str, content)} - {'jobs', 'defaults'} if isinstance(content, dict) else ()
-    if unknown: raise ValueError(f'{file} has {min(unknown)}: beside each other there may only stand jobs: and defaults:')
-    defaults, jobs = (content.get('defaults') or {}, content.get('jobs')) if isinstance(content, dict) else ({}, content)
-    if not isinstance(jobs, list) or not jobs or not isinstance(defaults, dict): raise ValueError(f'{file} holds no jobs: it must be a list of jobs, or have one under "jobs:"')
+    if unknown:
+        raise ValueError(f'{file} has {min(unknown)}: beside each other there may only stand jobs: '
+                         'and defaults:')
+    defaults, jobs = (content.get('defaults') or {},
+                      content.get('jobs')) if isinstance(content, dict) else ({}, content)
+    if not isinstance(jobs, list) or not jobs or not isinstance(defaults, dict):
+        raise ValueError(f'{file} holds no jobs: it must be a list of jobs, or have one under '
+                         '"jobs:"')
     lines = []
     for number, job in enumerate(jobs, 1):
         try:
             if not isinstance(job, dict): raise ValueError('is no list of options and values')
-            lines += [(number, line) for line in job_lines({str(name).replace('-', '_'): value for name, value in [*defaults.items(), *job.items()]})]
+            lines += [(number, line) for line in job_lines({str(name).replace('-', '_'): value
+                for name, value in [*defaults.items(), *job.items()]})]
         except ValueError as error: raise ValueError(f'{file}, job {number}: {error}') from None
     return lines
 
@@ -796,7 +987,8 @@ def gave_nothing(
     sharded: bool = False,  # only a share of the work was done
 ) -> bool:
     "Is there no record where there should be one?"
-    return not summary.made + summary.reused and bool(summary.failed or not (sharded or summary.empty))
+    return not summary.made + summary.reused and bool(summary.failed
+        or not (sharded or summary.empty))
 
 @dataclass
 class JobsSummary:
@@ -811,11 +1003,17 @@ class JobsSummary:
 
     def __str__(self) -> str:
         def came(title: str, made: int, reused: int, failed: int) -> str:
-            return f'{title}{made} made, {reused} reused' + f"; {counted(failed, 'source')} failed" * bool(failed)
-        lines = [came(f'{title}: ', summary.made, summary.reused, len(summary.failed)) + '; too little hole for a record' * (not summary.made + summary.reused and bool(summary.empty)) for title, summary in self.done]
+            return (f'{title}{made} made, {reused} reused'
+                    + f"; {counted(failed, 'source')} failed" * bool(failed))
+        lines = [came(f'{title}: ', summary.made, summary.reused, len(summary.failed))
+                 + '; too little hole for a record' * (not summary.made + summary.reused
+                     and bool(summary.empty)) for title, summary in self.done]
         lines += [f'{title}: FAILED, {reason}' for title, reason in self.failed]
-        made, reused = (sum(getattr(summary, name) for _, summary in self.done) for name in ('made', 'reused'))
-        return '\n'.join([*lines, came(f"{counted(len(self.done), 'job')} done, {len(self.failed)} failed; records: ", made, reused, self.failed_sources)])
+        made, reused = (sum(getattr(summary, name) for _, summary in self.done)
+                        for name in ('made', 'reused'))
+        return '\n'.join([*lines, came(
+            f"{counted(len(self.done), 'job')} done, {len(self.failed)} failed; records: ", made,
+            reused, self.failed_sources)])
 
 def run_jobs(
     jobs: Iterable[tuple[str, Callable[[], RecordSummary]]],  # title, and what to call
@@ -844,14 +1042,15 @@ class PackWriter:
         folder: Path,  # of the records
         stamps: dict[str, list[int]] | None = None,  # `record_stamps`, taken before the records were read
     ):
-        self.folder, self.stamps, self.records, self.bytes, self.checksum = folder, stamps or {}, [], 0, 0
+        self.folder, self.stamps, self.records, self.bytes, self.checksum = (folder, stamps or {}, [], 0, 0)
         self.file = open(folder/'.pack.npy.part', 'wb')
         self.write_header()
 
     def write_header(self):
         "What a NumPy file begins with; of the same length for any number of bytes."
         self.file.seek(0)
-        np.lib.format.write_array_header_1_0(self.file, dict(descr='|u1', fortran_order=False, shape=(self.bytes,)))
+        np.lib.format.write_array_header_1_0(self.file,
+            dict(descr='|u1', fortran_order=False, shape=(self.bytes,)))
 
     def add(self,
         name: str,  # of a record; for video with its frame: record/0003
@@ -873,7 +1072,9 @@ class PackWriter:
         os.replace(self.folder/'.pack.npy.part', self.folder/'.pack.npy')
         stamps = {name: self.stamps[name] for name, *_ in self.records if name in self.stamps}
         checksum = f'{zlib.crc32(json.dumps(self.records).encode(), self.checksum):08x}'
-        write_journal(self.folder, 'pack', {'bytes': self.bytes, 'records': self.records, 'stamps': stamps, 'checksum': checksum})
+        write_journal(self.folder, 'pack',
+                      {'bytes': self.bytes, 'records': self.records, 'stamps': stamps,
+                       'checksum': checksum})
 
 # %% ../nbs/09_keeping.ipynb #00e76cb9
 def pack_folder(
@@ -883,15 +1084,22 @@ def pack_folder(
 ) -> int:  # pictures packed
     "Pack all records of a folder; they stay where they are."
     folder = RecordFolder(folder)
-    clips = {name: list_records(folder.path/name) for name in (list_clip_records(folder.path) if folder.video else ())}
-    frames = [(folder.path/clip, frame, f'{clip}/{frame}') for clip, names in clips.items() for frame in names]
+    clips = {name: list_records(folder.path/name)
+             for name in (list_clip_records(folder.path) if folder.video else ())}
+    frames = [(folder.path/clip, frame, f'{clip}/{frame}') for clip, names in clips.items()
+              for frame in names]
     frames = frames or [(folder.path, name, name) for name in list_records(folder.path)]
-    jobs = (partial(lambda path, name, full: (full, *read_record(path, name)), *frame) for frame in frames)
+    jobs = (partial(lambda path, name, full: (full, *read_record(path, name)), *frame)
+            for frame in frames)
     writer = PackWriter(folder.path, record_stamps(folder.path, clips))
     try:
         try:
-            for packed in tqdm(run_in_order(jobs, count_workers(max_workers), threading.Event()), total=len(frames), desc=folder.path.name, disable=not progress): writer.add(*packed)
-        except KeyboardInterrupt: raise KeyboardInterrupt(f'{folder.path} is as it was before, and pack will begin it anew') from None
+            for packed in tqdm(run_in_order(jobs, count_workers(max_workers), threading.Event()),
+                               total=len(frames), desc=folder.path.name, disable=not progress):
+                writer.add(*packed)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f'{folder.path} is as it was before, and pack will begin it anew') from None
         writer.close()
     finally:
         writer.file.close()
@@ -905,7 +1113,9 @@ class PackSummary:
 
     def __str__(self) -> str:
         if not self.pictures: return 'nothing to pack: there are no records'
-        return '\n'.join(f"{folder}: {counted(number, 'picture')} packed, {(folder/'.pack.npy').stat().st_size / 1e6:.0f} MB" for folder, number in self.pictures.items())
+        return '\n'.join(f"{folder}: {counted(number, 'picture')} packed, "
+                         f"{(folder/'.pack.npy').stat().st_size / 1e6:.0f} MB" for folder,
+                         number in self.pictures.items())
 
 def pack_records(
     data_dir: str | Path,  # holds records, or train/ and eval/ with records
@@ -915,4 +1125,5 @@ def pack_records(
     "Pack the records of train/ and eval/ for a fast reader; training uses the packs by itself."
     folders = data_folders(data_dir)
     batches(folders)
-    return PackSummary({folder.path: pack_folder(folder.path, max_workers, progress) for folder in folders if folder.names})
+    return PackSummary({folder.path: pack_folder(folder.path, max_workers, progress)
+                        for folder in folders if folder.names})

@@ -62,9 +62,12 @@ def _conversion(
 ) -> ImageCms.ImageCmsTransform | None:  # None: nothing to do
     "What turns colours of a profile into sRGB's."
     flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
-    if mode == 'L': flags |= ImageCms.Flags.NOOPTIMIZE  # its table for grey is ten levels off in dark parts
-    source, target = map(ImageCms.ImageCmsProfile, (BytesIO(profile), ImageCms.createProfile('sRGB')))
-    change = ImageCms.ImageCmsTransform(source, target, mode, 'RGB', ImageCms.Intent.RELATIVE_COLORIMETRIC, flags=flags)
+    # its table for grey is ten levels off in dark parts
+    if mode == 'L': flags |= ImageCms.Flags.NOOPTIMIZE
+    source, target = map(ImageCms.ImageCmsProfile,
+                         (BytesIO(profile), ImageCms.createProfile('sRGB')))
+    change = ImageCms.ImageCmsTransform(source, target, mode, 'RGB',
+                                        ImageCms.Intent.RELATIVE_COLORIMETRIC, flags=flags)
     if mode not in ('RGB', 'L'): return change
     levels = np.arange(0, 256, 15, np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(len(levels), -1, 3)
@@ -99,12 +102,15 @@ def _in_srgb(
     try:
         space = _space(profile)
         grey = image.mode in _SPACES['GRAY']
-        fits = image.mode in _SPACES.get(space, ()) or space == 'RGB' and image.mode not in ('CMYK', 'LAB')
-        if not fits: raise ValueError(f"it is for {space}, the picture is {'grey' if grey else image.mode}")
+        fits = (image.mode in _SPACES.get(space, ()) or space == 'RGB'
+                and image.mode not in ('CMYK', 'LAB'))
+        if not fits:
+            raise ValueError(f"it is for {space}, the picture is {'grey' if grey else image.mode}")
         mode = _SPACES[space][0]
         change = _conversion(profile, mode)
     except (OSError, TypeError, ValueError, ImageCms.PyCMSError) as error:
-        _complain(name, f'its colour profile is of no use ({error}), so its colours are taken for sRGB')
+        _complain(name, f'its colour profile is of no use ({error}), so its colours are taken for '
+                        'sRGB')
         return image
     if change is None: return image
     if image.has_transparency_data: image = image.convert('RGBA')
@@ -116,7 +122,8 @@ def _in_srgb(
 # %% ../nbs/01g_photos.ipynb #9740711b
 _PNG = b'\x89PNG\r\n\x1a\n'
 _TEXTS = b'tEXt', b'zTXt', b'iTXt'
-_TURNING = b'XML:com.adobe.xmp\0', b'Raw profile type exif\0'  # texts that may say how to turn a picture
+# texts that may say how to turn a picture
+_TURNING = b'XML:com.adobe.xmp\0', b'Raw profile type exif\0'
 _MOST_TEXT, _MOST_PROFILE = 2 ** 20, 2 ** 25  # bytes, unpacked
 
 def _unpacked(packed: bytes, most: int) -> bytes:
@@ -159,7 +166,8 @@ def _bare_png(
 # %% ../nbs/01g_photos.ipynb #310ffbb7
 MOST_PIXELS = 180_000_000  # that are decoded, in 4 bytes each
 _MOST_IN_A_BYTE = 4096  # pixels of a JPEG; a block of 64 takes at least a bit
-NO_PICTURES = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'WMF'}  # that Pillow recognises, but does not draw itself
+# that Pillow recognises, but does not draw itself
+NO_PICTURES = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'WMF'}
 _opening = threading.Lock()
 
 @cache
@@ -173,10 +181,12 @@ _DEVELOP = 'a raw photo, of which only a preview could be read: develop it, to J
 
 def _unknown(head: bytes) -> str:
     "What a file is that begins so, and that Pillow does not know."
-    if head[4:8] == b'ftyp' and head[8:12] in (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1'):
+    if head[4:8] == b'ftyp' and head[8:12] in (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx',
+        b'mif1', b'msf1'):
         return 'HEIC, which can be read with a further package: pip install pillow-heif'
     if head.startswith((b'\xff\x0a', b'\0\0\0\x0cJXL ')): return 'JPEG XL: save it as JPEG or PNG'
-    raw = head[4:12] == b'ftypcrx ' or head.startswith((b'FUJIFILMCCD-RAW', b'IIRO', b'IIRS', b'IIU\0', b'FOVb'))
+    raw = head[4:12] == b'ftypcrx ' or head.startswith((b'FUJIFILMCCD-RAW', b'IIRO', b'IIRS',
+        b'IIU\0', b'FOVb'))
     return _DEVELOP if raw else 'unknown format'
 
 def _open(
@@ -200,7 +210,8 @@ def _open(
 def _readable() -> Iterator[None]:
     "Whatever goes wrong with a picture file is one kind of error."
     try: yield
-    except Exception as error: raise ValueError(f"not a readable picture: {error or type(error).__name__}") from None
+    except Exception as error:
+        raise ValueError(f"not a readable picture: {error or type(error).__name__}") from None
 
 def open_picture(
     data: bytes,  # a whole picture file, any format that Pillow reads
@@ -209,8 +220,10 @@ def open_picture(
     with _readable():
         data, profile = _bare_png(data) if data.startswith(_PNG) else (data, None)
         image = _open(BytesIO(data))
-        if image.format in ('JPEG', 'MPO') and image.width * image.height > _MOST_IN_A_BYTE * len(data):
-            raise ValueError(f'{image.width} x {image.height} pixels cannot be in {len(data)} bytes: it is cut off')
+        if (image.format in ('JPEG', 'MPO')
+            and image.width * image.height > _MOST_IN_A_BYTE * len(data)):
+            raise ValueError(f'{image.width} x {image.height} pixels cannot be in {len(data)} '
+                             'bytes: it is cut off')
         if profile is not None: image.info['icc_profile'] = profile
         return image
 
@@ -232,11 +245,13 @@ def _make_smaller(image: Image.Image, least: int | None, name: str):
     side = max(min(width, height) // scale, 1)
     if least or scale > 1: image.draft(None, 2 * (min(least or side, side),))
     if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f'{width} x {height} pixels are more than the {MOST_PIXELS // 10 ** 6} million '
+        raise ValueError(f'{width} x {height} pixels are more than the {MOST_PIXELS // 10 ** 6} '
+                         'million '
                          'that are decoded at most: save it smaller, or as JPEG')
     if scale > 1 and not least:
         tqdm.write(f'{name}: {width} x {height} pixels are read as {image.width} x {image.height}, '
-                   f'for no more than {MOST_PIXELS // 10 ** 6} million are decoded', file=sys.stderr)
+                   f'for no more than {MOST_PIXELS // 10 ** 6} million are decoded',
+                   file=sys.stderr)
 
 def decode_picture(
     image: Image.Image,  # of `open_picture`
@@ -258,7 +273,8 @@ def read_photo(
     return decode_picture(open_picture(data), name=name)
 
 # %% ../nbs/01g_photos.ipynb #5cae9260
-PHOTO_ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.dds')  # taken at their word
+# taken at their word
+PHOTO_ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.dds')
 
 def _picture(file: BinaryIO, path: Path) -> Image.Image:
     "The picture in an open file; an error says why there is none."
@@ -299,7 +315,8 @@ def look_through(
 ) -> tuple[list[Path], dict[Path, str]]:  # photos, sorted by name; other files, and why they are none; hidden ones left out
     "The photos of a folder, and what is none."
     photos, others = [], {}
-    entries = (Path(entry.path) for entry in os.scandir(folder) if _may_be_file(entry) and not entry.name.startswith('.'))
+    entries = (Path(entry.path) for entry in os.scandir(folder) if _may_be_file(entry)
+               and not entry.name.startswith('.'))
     for path in sorted(entries):
         reason = '' if path.suffix.lower() in PHOTO_ENDINGS else why_no_picture(path)
         if reason: others[path] = reason

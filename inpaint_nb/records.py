@@ -37,7 +37,8 @@ from tqdm.auto import tqdm
 
 from . import __version__
 from inpaint_nb.crops import (
-    LEAST_HOLE, MASK_STEPS, Helpers, PhotoError, PhotoParameters, PhotoUnfit, RecordOptions, composed_crops,
+    LEAST_HOLE, MASK_STEPS, Helpers, PhotoError, PhotoParameters, PhotoUnfit, RecordOptions,
+    composed_crops,
     draw_parameters, keyed_random, material, open_photo, photo_crops, photo_depth, place_photo,
     read_material)
 from .depth import DepthModel, choose_device
@@ -58,7 +59,9 @@ def encode_png(
     chunk = struct.pack('>I', len(text) - 4) + text + struct.pack('>I', zlib.crc32(text))
     return data[:33] + chunk + data[33:]
 
-_KINDS = {'options': dict, 'source': str, 'depth': str, 'parameters': dict, 'kept': list, 'frames': list, 'start': int, 'masks': int}  # in a note
+# in a note
+_KINDS = {'options': dict, 'source': str, 'depth': str, 'parameters': dict, 'kept': list,
+          'frames': list, 'start': int, 'masks': int}
 _OPTION_KINDS = {'prefix': str, 'model_type': str, 'size': int, 'num_samples': int}
 
 def parse_note(
@@ -66,9 +69,15 @@ def parse_note(
 ) -> dict:
     "What a note says, if it is a note."
     note = json.loads(text)
-    if not isinstance(note, dict) or not all(isinstance(note.get(name, kind()), kind) for name, kind in _KINDS.items()): raise ValueError
-    if note.get('options') and not all(isinstance(note['options'].get(name), kind) for name, kind in _OPTION_KINDS.items()): raise ValueError
-    if not all(isinstance(kept, list) and [*map(type, kept)] == [int, int] for kept in note.get('kept', ())): raise ValueError
+    if not isinstance(note, dict) or not all(isinstance(note.get(name, kind()), kind) for name,
+        kind in _KINDS.items()):
+        raise ValueError
+    if note.get('options') and not all(isinstance(note['options'].get(name), kind) for name,
+                                       kind in _OPTION_KINDS.items()):
+        raise ValueError
+    if not all(isinstance(kept, list) and [*map(type, kept)] == [int, int]
+               for kept in note.get('kept', ())):
+        raise ValueError
     return note
 
 def record_note(
@@ -77,7 +86,9 @@ def record_note(
     "What a record says about its making."
     with Image.open(mask_file) as image: text = image.info.get(NOTE.decode(), '{}')
     try: return parse_note(text)
-    except ValueError: raise ValueError(f'{mask_file} has a note that cannot be read: delete it, then make the records again') from None
+    except ValueError:
+        raise ValueError(f'{mask_file} has a note that cannot be read: delete it, then make the '
+                         'records again') from None
 
 # %% ../nbs/02a_records.ipynb #ed6e75b3
 def _write_whole(path: Path, data: bytes):
@@ -147,9 +158,12 @@ def check_options(
         raise ValueError(f"{mask_file} was made with version {mask_steps(note)} of the mask steps, "
                          f"not {MASK_STEPS}: give another prefix")
     for name, value in asdict(now).items():
-        if name != 'num_samples' and then[name] != value: raise ValueError(f"{mask_file} was made with {name} {then[name]}, not {value}: give another prefix, or the options of then")
+        if name != 'num_samples' and then[name] != value:
+            raise ValueError(f"{mask_file} was made with {name} {then[name]}, not {value}: give "
+                             "another prefix, or the options of then")
     if depth and note.get('depth', depth) != depth:
-        raise ValueError(f"{mask_file} was made with {'another depth map' if now.model_type == 'Files' else f'other weights of {now.model_type}'}: give another prefix, or remove the records of this one")
+        raise ValueError(f"{mask_file} was made with "
+                         f"{'another depth map' if now.model_type == 'Files' else f'other weights of {now.model_type}'}: give another prefix, or remove the records of this one")
 
 def records_of(
     folder: Path,  # of the records
@@ -157,8 +171,10 @@ def records_of(
     source: str,  # digest of the photo's content
 ) -> dict[tuple[int, int], Path]:  # (number, sample): mask
     "The records of a photo that are there."
-    stems = {(number, sample): options.stem(source, number, sample) for number in (1, 2) for sample in range(options.num_samples)}
-    return {key: folder/f'{stem}_M.png' for key, stem in stems.items() if all((folder/f'{stem}_{part}.png').exists() for part in 'CM')}
+    stems = {(number, sample): options.stem(source, number, sample) for number in (1, 2)
+             for sample in range(options.num_samples)}
+    return {key: folder/f'{stem}_M.png' for key, stem in stems.items()
+            if all((folder/f'{stem}_{part}.png').exists() for part in 'CM')}
 
 def finished_records(
     folder: Path,  # of the records
@@ -173,7 +189,8 @@ def finished_records(
         except (OSError, ValueError): return None
         check_options(mask_file, note, options, depth)
         if note['options']['num_samples'] < options.num_samples: return None
-        return len(there) if {(number, sample) for number, sample in note['kept'] if sample < options.num_samples} <= there.keys() else None
+        return len(there) if {(number, sample) for number, sample in note['kept']
+                              if sample < options.num_samples} <= there.keys() else None
 
 # %% ../nbs/02a_records.ipynb #0e2d9fed
 def record_label(
@@ -227,7 +244,9 @@ def read_split(
     "What `split` has moved; a damaged file must not look like none."
     split = read_journal(folder, 'split')
     if not isinstance(split.get('sources'), list) and (folder/'.split.json').exists():
-        raise ValueError(f'{folder/".split.json"} is damaged, so that nobody knows which sources live in eval/: delete it, move the records of eval/ back to train/, then split again')
+        raise ValueError(f'{folder/".split.json"} is damaged, so that nobody knows which sources '
+                         'live in eval/: delete it, move the records of eval/ back to train/, then '
+                         'split again')
     return split
 
 # %% ../nbs/02a_records.ipynb #c6e3598c
@@ -249,7 +268,8 @@ def own_share(
     "Which share of the work is this process's?"
     found = re.fullmatch(r'(\d+)/(\d+)', shard or '1/1')
     place, parts = map(int, found.groups()) if found else (0, 0)
-    if not 1 <= place <= parts: raise ValueError(f"shard must be I/N with I from 1 to N, such as 2/3, not {shard}")
+    if not 1 <= place <= parts:
+        raise ValueError(f"shard must be I/N with I from 1 to N, such as 2/3, not {shard}")
     ranks = int(os.environ.get('WORLD_SIZE', 1))  # of torchrun, as RANK
     rank = int(os.environ.get('RANK', 0)) if ranks > 1 else 0
     return (place - 1) * ranks + rank, parts * ranks
@@ -298,7 +318,8 @@ def share_keys(
     "For `share_of`: what a file has in common with its copies, but hardly with other files."
     sizes = {file: _file_size(file) for file in files}
     alike = Counter(sizes.values())
-    return {file: (size, _likeness(file) if alike[size] > 1 else '') for file, size in sizes.items()}
+    return {file: (size, _likeness(file) if alike[size] > 1 else '') for file,
+            size in sizes.items()}
 
 # %% ../nbs/02a_records.ipynb #34e07cb5
 def run_in_order(
@@ -361,9 +382,12 @@ class RecordSummary:
     rejected: int = 0  # crops with too little hole, of photos whose records were made now
     enlarged: list[str] = field(default_factory=list)  # photos whose records were made now
     empty: int = 0  # photos of which no crop has enough hole
-    skipped: dict[str, str] = field(default_factory=dict)  # photo that no records are wanted of: reason
-    failed: dict[str, str] = field(default_factory=dict)  # photo that should have given records: reason
-    unread: dict[str, str] = field(default_factory=dict)  # file among the photos that is none: reason
+    # photo that no records are wanted of: reason
+    skipped: dict[str, str] = field(default_factory=dict)
+    # photo that should have given records: reason
+    failed: dict[str, str] = field(default_factory=dict)
+    # file among the photos that is none: reason
+    unread: dict[str, str] = field(default_factory=dict)
     photos: int = 0
     seconds: float = 0.0
 
@@ -372,7 +396,8 @@ class RecordSummary:
 def add(self: RecordSummary, result: PhotoResult):
     "Count one photo in."
     self.photos += 1
-    for name in ('made', 'reused', 'rejected', 'empty'): setattr(self, name, getattr(self, name) + getattr(result, name))
+    for name in ('made', 'reused', 'rejected', 'empty'):
+        setattr(self, name, getattr(self, name) + getattr(result, name))
     if result.enlarged: self.enlarged.append(result.name)
     if result.skipped: self.skipped[result.name] = result.skipped
     if result.failed: self.failed[result.name] = result.failed
@@ -380,27 +405,37 @@ def add(self: RecordSummary, result: PhotoResult):
 @patch
 def left_out(self: RecordSummary) -> list[str]:
     "A line for each source that gave no records."
-    return [f'{what} {name}: {reason}' for what in ('skipped', 'failed') for name, reason in getattr(self, what).items()]
+    return [f'{what} {name}: {reason}' for what in ('skipped', 'failed') for name,
+            reason in getattr(self, what).items()]
 
 def name_unread(
     unread: dict[str, str],  # file: reason
 ) -> str:
     "How many files of which ending are no photos, and why."
     kinds = {}
-    for name, reason in unread.items(): kinds.setdefault((Path(name).suffix.lower() or 'without ending', reason), []).append(name)
-    told = (f"{len(names)} {ending} ({names[0]}{', ...' if len(names) > 1 else ''}: {reason})" for (ending, reason), names in kinds.items())
+    for name, reason in unread.items():
+        kinds.setdefault((Path(name).suffix.lower() or 'without ending', reason), []).append(name)
+    told = (f"{len(names)} {ending} ({names[0]}{', ...' if len(names) > 1 else ''}: {reason})"
+            for (ending, reason), names in kinds.items())
     return f"{len(unread)} file{'s' * (len(unread) > 1)} not read: {'; '.join(told)}"
 
 @patch
 def __str__(self: RecordSummary) -> str:
     "Lines for a person to read."
-    rate = f'{self.made / self.seconds:.1f} records/s, {self.photos / self.seconds:.1f} photos/s' if self.seconds else ''
-    lines = [f"records: {self.made} made, {self.reused} reused; photos: {self.photos} in {self.seconds:.1f} s ({rate})"]
-    if self.rejected: lines.append(f"crops left out in this run, with {LEAST_HOLE} hole pixels or fewer: {self.rejected}")
-    if self.empty: lines.append(f"photos without records, since no crop has more than {LEAST_HOLE} hole pixels: {self.empty}")
+    rate = (f'{self.made / self.seconds:.1f} records/s, {self.photos / self.seconds:.1f} photos/s'
+            if self.seconds else '')
+    lines = [f"records: {self.made} made, {self.reused} reused; photos: {self.photos} in "
+             f"{self.seconds:.1f} s ({rate})"]
+    if self.rejected:
+        lines.append(f"crops left out in this run, with {LEAST_HOLE} hole pixels or fewer: "
+                     f"{self.rejected}")
+    if self.empty:
+        lines.append(f"photos without records, since no crop has more than {LEAST_HOLE} hole "
+                     f"pixels: {self.empty}")
     if self.enlarged:
         more = ', ...' if len(self.enlarged) > 5 else ''
-        lines.append(f"photos enlarged in this run, smaller than the 720 or 1080 pixels at which holes are made: {len(self.enlarged)} ({', '.join(self.enlarged[:5])}{more})")
+        lines.append("photos enlarged in this run, smaller than the 720 or 1080 pixels at which "
+                     f"holes are made: {len(self.enlarged)} ({', '.join(self.enlarged[:5])}{more})")
     if self.unread: lines.append(name_unread(self.unread))
     return '\n'.join(lines + self.left_out())
 
@@ -409,18 +444,29 @@ def shown(
     name: str,  # of a file
 ) -> str:  # can be printed, in one line
     "A file's name for people."
-    return ''.join(sign if sign.isprintable() else sign.encode('unicode_escape').decode() for sign in name)
+    return ''.join(sign if sign.isprintable() else sign.encode('unicode_escape').decode()
+                   for sign in name)
 
 # %% ../nbs/02a_records.ipynb #57cb9120
 class RecordMaker:
     "Makes the records of one folder of photos, in any number of threads."
-    def __init__(self, folder: Path, options: RecordOptions, model: DepthModel, sources: dict | None = None, helpers: Helpers | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        options: RecordOptions,
+        model: DepthModel,
+        sources: dict | None = None,
+        helpers: Helpers | None = None,
+    ):
         self.folder, self.options, self.model, self.helpers = folder, options, model, helpers
         self.stop = threading.Event()
-        self.sources = {} if sources is None else sources  # record number: digest and name of the photo; makers of train/ and eval/ share them
-        self.moved = {*read_split(folder).get('sources', ())}  # record numbers that live in eval/ now
+        # record number: digest and name of the photo; makers of train/ and eval/ share them
+        self.sources = {} if sources is None else sources
+        # record numbers that live in eval/ now
+        self.moved = {*read_split(folder).get('sources', ())}
         part = folder.name if folder.name in ('train', 'eval') else ''
-        self.made_with = {'options': options.noted(), 'depth_model': model.name, 'licence': model.licence,
+        self.made_with = {'options': options.noted(), 'depth_model': model.name,
+                          'licence': model.licence,
                           'version': __version__, 'made_for': part, 'masks': MASK_STEPS}
 
     def home(self, source: str) -> Path:
@@ -430,8 +476,10 @@ class RecordMaker:
     def restore(self, home: Path, source: str, name: str):
         "Write a line of the journal that was lost, from the records."
         note = record_note(next(iter(records_of(home, self.options, source).values())))
-        masks = records_of(home, replace(self.options, num_samples=note['options']['num_samples']), source).values()
-        records = {mask.name[:-6]: digest_files((home/f'{mask.name[:-6]}_{part}.png').read_bytes() for part in 'CM') for mask in masks}
+        masks = records_of(home, replace(self.options, num_samples=note['options']['num_samples']),
+                           source).values()
+        records = {mask.name[:-6]: digest_files((home/f'{mask.name[:-6]}_{part}.png').read_bytes()
+            for part in 'CM') for mask in masks}
         facts = {'options': note['options'], 'version': 'unknown', 'name': name, 'source': source,
                  'masks': mask_steps(note), 'depth': note.get('depth', ''), 'records': records}
         write_journal(home, self.options.group(source), self.made_with | facts)
@@ -444,13 +492,15 @@ class RecordMaker:
         except OSError as error: return done(failed=f'cannot be read: {error.strerror}')
         source = hashlib.sha256(data).hexdigest()
         first, owner = self.sources.setdefault(source[:8], (source, name))
-        if owner != name: return done(skipped=f"{'same picture as' if first == source else 'same record number as'} {owner}")
+        if owner != name:
+            return (done(skipped=f"{'same picture as' if first == source else 'same record number as'} {owner}"))
         home, depth = self.home(source), self.model.origin([photo])
         line = read_journal(home, self.options.group(source))
         if known_empty(line, self.options, depth): return done(empty=True)
         reused = finished_records(home, self.options, source, depth)
         if reused and not line: self.restore(home, source, name)
-        return partial(self.make, name, photo, data, source, depth) if reused is None else done(reused=reused)
+        return partial(self.make, name, photo, data, source,
+                       depth) if reused is None else done(reused=reused)
 
 # %% ../nbs/02a_records.ipynb #c84eb8f3
 @patch
@@ -459,7 +509,13 @@ def go_on(self: RecordMaker):
     if self.stop.is_set(): raise CancelledError
 
 @patch
-def look(self: RecordMaker, image: Image.Image, path: Path, parameters: PhotoParameters, key: tuple) -> tuple[dict, dict]:
+def look(
+    self: RecordMaker,
+    image: Image.Image,
+    path: Path,
+    parameters: PhotoParameters,
+    key: tuple,
+) -> tuple[dict, dict]:
     "The crops of one photo by its depth, and what else a note should say."
     picture = place_photo(image, parameters)
     self.go_on()
@@ -468,7 +524,13 @@ def look(self: RecordMaker, image: Image.Image, path: Path, parameters: PhotoPar
     return photo_crops(picture, depth, parameters, self.options, key), {}
 
 @patch
-def compose(self: RecordMaker, image: Image.Image, path: Path, parameters: PhotoParameters, key: tuple) -> tuple[dict, dict]:
+def compose(
+    self: RecordMaker,
+    image: Image.Image,
+    path: Path,
+    parameters: PhotoParameters,
+    key: tuple,
+) -> tuple[dict, dict]:
     "Composed pictures with one photo behind, and what else a note should say."
     parts = self.helpers.choose(content_key(path), *key) if self.helpers else {}
     others = [*parts.values()]
@@ -479,43 +541,66 @@ def compose(self: RecordMaker, image: Image.Image, path: Path, parameters: Photo
 
 # %% ../nbs/02a_records.ipynb #8e94f9cd
 @patch
-def make(self: RecordMaker, name: str, path: Path, data: bytes, source: str, origin: str) -> PhotoResult:
+def make(
+    self: RecordMaker,
+    name: str,
+    path: Path,
+    data: bytes,
+    source: str,
+    origin: str,
+) -> PhotoResult:
     "Make all records of one photo."
     options = self.options
-    key = (options.seed, source, options.model_type, options.resolution, options.size, options.divergence_level)
-    draw = partial(draw_parameters, keyed_random('photo', *key), level=options.divergence_level, is_metric=self.model.is_metric,
+    key = (options.seed, source, options.model_type, options.resolution, options.size,
+           options.divergence_level)
+    draw = partial(draw_parameters, keyed_random('photo', *key), level=options.divergence_level,
+                   is_metric=self.model.is_metric,
                    resolution=options.resolution, least=options.size)
     self.go_on()
     try:
         image, parameters, enlarged = open_photo(data, draw, name)
-        crops, facts = (self.compose if self.model.composes else self.look)(image, path, parameters, key)
+        crops, facts = (self.compose if self.model.composes
+                        else self.look)(image, path, parameters, key)
     except PhotoUnfit as error: return PhotoResult(name, skipped=str(error))
     except PhotoError as error: return PhotoResult(name, failed=str(error))
     drawn = facts.pop('drawn', {})
-    note = {'options': options.noted(), 'source': source, 'depth': origin, 'masks': MASK_STEPS} | facts
+    note = {'options': options.noted(), 'source': source, 'depth': origin,
+            'masks': MASK_STEPS} | facts
     note['kept'] = sorted(crops)
     note_of = lambda place: note | {'parameters': asdict(drawn.get(place, parameters))}
     encode = lambda place: self.go_on() or encode_record(*crops[place], note_of(place))
     files = {options.stem(source, *place): encode(place) for place in crops}
-    write_journal(self.home(source), options.group(source), self.made_with | {'name': name, 'source': source, 'depth': origin, 'records': {stem: digest_files(pair) for stem, pair in files.items()}})
+    write_journal(self.home(source), options.group(source), self.made_with
+                  | {'name': name, 'source': source, 'depth': origin,
+                     'records': {stem: digest_files(pair) for stem, pair in files.items()}})
     for stem, pair in files.items():
         self.go_on()
         write_files(self.home(source), stem, pair)
-    return PhotoResult(name, len(crops), rejected=2 * options.num_samples - len(crops), enlarged=enlarged, empty=not crops)
+    return PhotoResult(name, len(crops), rejected=2 * options.num_samples - len(crops),
+                       enlarged=enlarged, empty=not crops)
 
 # %% ../nbs/02a_records.ipynb #f2ea3678
-def _photo_folders(dataset_dir: Path, eval_only: bool) -> tuple[dict[str, list[Path]], dict[str, str]]:
+def _photo_folders(
+    dataset_dir: Path,
+    eval_only: bool,
+) -> tuple[dict[str, list[Path]], dict[str, str]]:
     "Photos of `eval` and `train`; other files there, and why they are none."
-    if not dataset_dir.is_dir(): raise FileNotFoundError(f"no folder {dataset_dir}: give a folder of photos that holds train/ and eval/")
+    if not dataset_dir.is_dir():
+        raise FileNotFoundError(
+            f"no folder {dataset_dir}: give a folder of photos that holds train/ and eval/")
     parts = ('eval',) if eval_only else ('eval', 'train')
     for part in parts:
         if not (dataset_dir/part).is_dir():
-            raise FileNotFoundError(f"no folder {dataset_dir/part}: photos are expected in {' and '.join(f'{p}/' for p in parts)} of {dataset_dir}")
+            raise FileNotFoundError(
+                f"no folder {dataset_dir/part}: photos are expected in "
+                f"{' and '.join(f'{p}/' for p in parts)} of {dataset_dir}")
     found = {part: look_through(dataset_dir/part) for part in parts}
     photos = {part: files for part, (files, _) in found.items()}
-    unread = {shown(f'{part}/{path.name}'): reason for part, (_, others) in found.items() for path, reason in others.items()}
+    unread = {shown(f'{part}/{path.name}'): reason for part, (_, others) in found.items() for path,
+              reason in others.items()}
     if not any(photos.values()):
-        raise FileNotFoundError(f"no photos in {' or '.join(str(dataset_dir/part) for part in parts)}: "
+        raise FileNotFoundError(
+            f"no photos in {' or '.join(str(dataset_dir/part) for part in parts)}: "
                                 f"{name_unread(unread) if unread else 'put photos there'}")
     return photos, unread
 
@@ -527,7 +612,8 @@ def make_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder): return folder
-    except OSError as error: raise OSError(f'cannot write to {folder}: {error.strerror}; choose another folder') from None
+    except OSError as error:
+        raise OSError(f'cannot write to {folder}: {error.strerror}; choose another folder') from None
 
 # %% ../nbs/02a_records.ipynb #a3b43bf0
 def make_image_records(
@@ -554,10 +640,14 @@ def make_image_records(
     "Make training records from a folder of photos; what is there already is kept."
     start = time.monotonic()
     workers, share = count_workers(max_workers), own_share(shard)
-    options = RecordOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples, divergence_level, seed, tta, least_detail)
+    options = RecordOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples,
+                            divergence_level, seed, tta, least_detail)
     photos, unread = _photo_folders(Path(dataset_dir), eval_only)
-    if Path(data_dir).resolve() == Path(dataset_dir).resolve(): raise ValueError(f"{data_dir} holds the photos: give another folder for the records")
-    model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, batch_size=depth_batch_size, device=choose_device(gpu), tta=tta)
+    if Path(data_dir).resolve() == Path(dataset_dir).resolve():
+        raise ValueError(f"{data_dir} holds the photos: give another folder for the records")
+    model = create_depth_model(model_type, resolution, seed, weights=depth_weights,
+                               trust_remote_code=trust_remote_code, batch_size=depth_batch_size,
+                               device=choose_device(gpu), tta=tta)
     folders = {part: make_folder(Path(data_dir)/part) for part in photos}
     for folder in folders.values(): check_records(folder, options, model.origin())
     summary, sources = RecordSummary(unread={} if share[0] else unread), {}
@@ -566,15 +656,18 @@ def make_image_records(
     if share[1] > 1:
         ours = {*share_of(share_keys([file for files in photos.values() for file in files]), share)}
         photos = {part: [file for file in files if file in ours] for part, files in photos.items()}
-    makers = {part: RecordMaker(folder, options, model, sources, helpers[part]) for part, folder in folders.items()}
+    makers = {part: RecordMaker(folder, options, model, sources, helpers[part]) for part,
+              folder in folders.items()}
     with one_thread_each():
         for part, files in photos.items():
             maker = makers[part]
             results = run_in_order(map(maker.plan, files), workers, maker.stop)
-            with closing(results), tqdm(total=len(files), desc=part, unit=' photos', disable=not progress) as bar:
+            with closing(results), tqdm(total=len(files), desc=part, unit=' photos',
+                                        disable=not progress) as bar:
                 for result in results:
                     summary.add(result)
-                    bar.set_postfix({'records in all': summary.made + summary.reused}, refresh=False)
+                    bar.set_postfix({'records in all': summary.made + summary.reused},
+                                    refresh=False)
                     bar.update()
     summary.seconds = time.monotonic() - start
     return summary

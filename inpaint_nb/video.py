@@ -44,7 +44,8 @@ from .clips import (
     Clip, Shot, frame_files, frame_paths, list_clips, next_shot, open_clip, sample_frames)
 from .crops import (
     LEAST_HOLE, MASK_STEPS, Helpers, PhotoError, PhotoParameters, RecordOptions, as_composed,
-    best_crop, closing_reach, composed_side, draw_parameters, draw_widest, eight_bits, keyed_random, material, photo_depth,
+    best_crop, closing_reach, composed_side, draw_parameters, draw_widest, eight_bits, keyed_random,
+    material, photo_depth,
     photo_holes, place_photo)
 from .datasets import (
     RIM, find_pack, grid_crop, hard_crop, list_records, read_record, record_page, thicken_mask)
@@ -74,9 +75,13 @@ class ClipOptions(RecordOptions):
         super().__post_init__()
         if self.seq < 1: raise ValueError(f'frames in a sequence must be 1 or more, not {self.seq}')
         for name in ('skip_first', 'skip_interval'):
-            if getattr(self, name) < 0: raise ValueError(f"{name.replace('_', ' ')} must be 0 or more, not {getattr(self, name)}")
-        if not self.max_fps > 0: raise ValueError(f'max fps must be more than 0, not {self.max_fps}')
-        object.__setattr__(self, 'max_fps', float(self.max_fps))  # 30 and 30.0 are one option, but two keys of chance
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name.replace('_', ' ')} must be 0 or more, not "
+                                 f"{getattr(self, name)}")
+        if not self.max_fps > 0:
+            raise ValueError(f'max fps must be more than 0, not {self.max_fps}')
+        # 30 and 30.0 are one option, but two keys of chance
+        object.__setattr__(self, 'max_fps', float(self.max_fps))
 
 # %% ../nbs/02c_video.ipynb #10064b13
 def place_frames(
@@ -87,7 +92,8 @@ def place_frames(
     first = place_photo(Image.fromarray(frames[0]), parameters)
     pictures = np.empty((len(frames), *first.shape), np.uint8)
     pictures[0] = first
-    for picture, frame in zip(pictures[1:], frames[1:]): picture[:] = place_photo(Image.fromarray(frame), parameters)
+    for picture, frame in zip(pictures[1:], frames[1:]):
+        picture[:] = place_photo(Image.fromarray(frame), parameters)
     return pictures
 
 # %% ../nbs/02c_video.ipynb #e59ce580
@@ -98,10 +104,18 @@ def shrunk(
     "A picture no larger than a depth model can use."
     height, width = picture.shape[:2]
     scale = min(1, (resolution or height) / min(height, width))
-    if scale < 1: picture = cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    if scale < 1:
+        picture = cv2.resize(picture, (round(width * scale), round(height * scale)),
+                             interpolation=cv2.INTER_AREA)
     return torch.from_numpy(picture).permute(2, 0, 1) / 255
 
-def _frame_depth(model: DepthModel, frame: Image.Image, path: Path, picture: np.ndarray, parameters: PhotoParameters) -> Tensor:
+def _frame_depth(
+    model: DepthModel,
+    frame: Image.Image,
+    path: Path,
+    picture: np.ndarray,
+    parameters: PhotoParameters,
+) -> Tensor:
     "Depth of a placed frame by a model with `needs_paths`, if it fits the other frames."
     try: model.check_frame(path)
     except (FileNotFoundError, ValueError) as error: raise PhotoError(str(error)) from None
@@ -115,7 +129,9 @@ def clip_depth(
     parameters: PhotoParameters,  # what was drawn for this sequence
 ) -> Callable[[int], Tensor]:  # number in the sequence: 1,1,H,W, 0..1, 1 is nearest
     "Depth of the placed frames, enlarged one at a time."
-    if model.needs_paths: return lambda t: _frame_depth(model, Image.fromarray(shot.frames[t]), paths[t], pictures[t], parameters)
+    if model.needs_paths:
+        return lambda t: _frame_depth(model, Image.fromarray(shot.frames[t]), paths[t], pictures[t],
+                                      parameters)
     frames = (shrunk(picture, model.resolution) for picture in pictures)
     try: depth = dilate_edge(model.infer_clip(frames).cpu(), parameters.edge_dilation)
     except ValueError as error: raise PhotoError(str(error)) from None
@@ -147,9 +163,12 @@ def crop_places(
     judged = [depth_of(t) for t in sorted({0, frames // 2, frames - 1})]
     places = {}
     for number in (1, 2):
-        holes = sum(photo_holes(depth.flip(-1) if number == 2 else depth, parameters).astype(np.uint8) for depth in judged)
+        holes = sum(photo_holes(depth.flip(-1) if number == 2 else depth,
+                                parameters).astype(np.uint8) for depth in judged)
         for sample in range(options.num_samples):
-            places[number, sample] = best_crop(holes, options.size, keyed_random('crop', *key, number, sample), tries=4)[:2]
+            places[number, sample] = best_crop(holes, options.size,
+                                               keyed_random('crop', *key, number, sample),
+                                               tries=4)[:2]
     return places
 
 # %% ../nbs/02c_video.ipynb #f4ff5ec2
@@ -166,12 +185,14 @@ def clip_crops(
     for t in range(len(pictures)):
         depth = depth_of(t)
         for (number, sample), (top, left) in places.items():
-            masks[number, sample].append(crop_holes(depth.flip(-1) if number == 2 else depth, parameters, top, left, options.size))
+            masks[number, sample].append(crop_holes(depth.flip(-1) if number == 2 else depth,
+                parameters, top, left, options.size))
     crops = {}
     for (number, sample), (top, left) in places.items():
         mirrored = pictures[:, :, ::-1] if number == 2 else pictures
         window = mirrored[:, top:top + options.size, left:left + options.size]
-        if np.sum(masks[number, sample]) > LEAST_HOLE * len(pictures): crops[number, sample] = window, np.stack(masks[number, sample])
+        if np.sum(masks[number, sample]) > LEAST_HOLE * len(pictures):
+            crops[number, sample] = window, np.stack(masks[number, sample])
     return crops
 
 # %% ../nbs/02c_video.ipynb #1cb5dc26
@@ -212,7 +233,8 @@ def encode_clip_record(
     note: dict | None = None,
 ) -> list[tuple[bytes, bytes]]:  # of each frame
     "The files of a record."
-    return [encode_record(picture, mask, {} if number else note) for number, (picture, mask) in enumerate(zip(pictures, masks))]
+    return [encode_record(picture, mask, {} if number else note) for number,
+            (picture, mask) in enumerate(zip(pictures, masks))]
 
 _COMPUTER = socket.gethostname().replace('.', '-')
 
@@ -222,7 +244,9 @@ def write_clip_files(
     frames: list[tuple[bytes, bytes]],  # of `encode_clip_record`
 ):
     "Write the frames of a record, all or none."
-    part, old = (folder/f'.{stem}.{_COMPUTER}-{os.getpid()}{ending}.part' for ending in ('', '.old'))  # another run may be at the same record
+    # another run may be at the same record
+    part, old = (folder/f'.{stem}.{_COMPUTER}-{os.getpid()}{ending}.part'
+                 for ending in ('', '.old'))
     try:
         for rest in (part, old): shutil.rmtree(rest, ignore_errors=True)
         part.mkdir()
@@ -266,7 +290,8 @@ def records_of_sequence(
     number: int,  # of the sequence, from 0
 ) -> dict[tuple[int, int], Path]:  # (half, sample): folder of the record
     "The records of a sequence that are there."
-    stems = {(half, sample): options.stem(source, 2 * number + half, sample) for half in (1, 2) for sample in range(options.num_samples)}
+    stems = {(half, sample): options.stem(source, 2 * number + half, sample) for half in (1, 2)
+             for sample in range(options.num_samples)}
     return {key: folder/stem for key, stem in stems.items() if (folder/stem).is_dir()}
 
 def finished_sequence(
@@ -283,9 +308,12 @@ def finished_sequence(
         try: note = clip_note(record)
         except (OSError, ValueError): return None
         check_options(record, note, options, origin(note.get('frames', ())))
-        if not {f'{t:04}_{part}.png' for t in range(len(note['frames'])) for part in 'CM'} <= set(os.listdir(record)): return None
+        if not {f'{t:04}_{part}.png' for t in range(len(note['frames']))
+                for part in 'CM'} <= set(os.listdir(record)):
+            return None
         if note['options']['num_samples'] < options.num_samples: return None
-    return (len(there), note['start']) if {(half, sample) for half, sample in note['kept'] if sample < options.num_samples} <= there.keys() else None
+    return (len(there), note['start']) if {(half, sample) for half, sample in note['kept']
+        if sample < options.num_samples} <= there.keys() else None
 
 # %% ../nbs/02c_video.ipynb #1c485148
 def being_written(
@@ -293,7 +321,8 @@ def being_written(
 ) -> bool:
     "Is there still a run that writes it? Of another computer's nobody can tell, but a file comes every second."
     found = re.search(r'\.([^.]+)-(\d+)(\.old)?\.part$', part.name)
-    if found and found[1] == _COMPUTER: return psutil.pid_exists(int(found[2])) and int(found[2]) != os.getpid()
+    if found and found[1] == _COMPUTER:
+        return psutil.pid_exists(int(found[2])) and int(found[2]) != os.getpid()
     return bool(found) and time.time() - part.stat().st_mtime < 600
 
 def check_clip_records(
@@ -306,7 +335,9 @@ def check_clip_records(
     begin = f'{options.label}_{source[:8]}_'
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     for name in names:
-        if name.startswith(f'.{begin}') and name.endswith('.part') and not being_written(folder/name): shutil.rmtree(folder/name, ignore_errors=True)
+        if (name.startswith(f'.{begin}') and name.endswith('.part')
+            and not being_written(folder/name)):
+            shutil.rmtree(folder/name, ignore_errors=True)
     for name in filter(lambda name: name.startswith(begin), names):
         try: note = clip_note(folder/name)
         except (OSError, ValueError): continue  # damaged: made again
@@ -339,16 +370,27 @@ class ClipSummary(RecordSummary):
         result: ClipResult,  # of `ClipMaker.make`
     ):
         "Count one sequence in."
-        for name in ('sequences', 'made', 'reused', 'rejected', 'empty', 'cuts', 'lost'): setattr(self, name, getattr(self, name) + getattr(result, name))
+        for name in ('sequences', 'made', 'reused', 'rejected', 'empty', 'cuts', 'lost'):
+            setattr(self, name, getattr(self, name) + getattr(result, name))
 
     def __str__(self) -> str:
         rate = f' ({self.made / self.seconds:.2f} records/s)' if self.seconds and self.made else ''
-        lines = [f'records: {self.made} made, {self.reused} reused; clips: {self.clips}, sequences: {self.sequences} in {self.seconds:.1f} s{rate}']
-        if self.cuts: lines.append(f'cuts: {self.cuts}, frames left out because a cut was too near: {self.lost}')
-        if self.rejected: lines.append(f'crops left out in this run, with {LEAST_HOLE} hole pixels per frame or fewer: {self.rejected}')
-        if self.empty: lines.append(f'sequences without records, since no crop has more than {LEAST_HOLE} hole pixels per frame: {self.empty}')
-        several = {'clips enlarged, smaller than the 720 or 1080 pixels at which holes are made': self.enlarged} if self.enlarged else {}
-        for what, names in (several | {f'clips: {what}': names for what, names in self.assumed.items()}).items(): lines.append(f"{what}: {len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})")
+        lines = [f'records: {self.made} made, {self.reused} reused; clips: {self.clips}, '
+                 f'sequences: {self.sequences} in {self.seconds:.1f} s{rate}']
+        if self.cuts:
+            lines.append(f'cuts: {self.cuts}, frames left out because a cut was too near: '
+                         f'{self.lost}')
+        if self.rejected:
+            lines.append(f'crops left out in this run, with {LEAST_HOLE} hole pixels per frame or '
+                         f'fewer: {self.rejected}')
+        if self.empty:
+            lines.append(f'sequences without records, since no crop has more than {LEAST_HOLE} '
+                         f'hole pixels per frame: {self.empty}')
+        several = ({'clips enlarged, smaller than the 720 or 1080 pixels at which holes are made': self.enlarged} if self.enlarged else {})
+        for what, names in (several | {f'clips: {what}': names for what,
+                                       names in self.assumed.items()}).items():
+            lines.append(f"{what}: {len(names)} "
+                         f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})")
         return '\n'.join(lines + self.left_out())
 
 # %% ../nbs/02c_video.ipynb #1e361037
@@ -394,7 +436,9 @@ def origin(
 ) -> str:  # empty: not known, or nothing to know
     "Digest of what the depth of a sequence comes from; of maps in files: the first, the middle and the last."
     if not self.model.needs_paths: return self.model.origin()
-    return self.model.origin(frame_paths(clip, [numbers[place] for place in sorted({0, len(numbers) // 2, len(numbers) - 1})] if len(numbers) else []))
+    return self.model.origin(frame_paths(clip,
+        [numbers[place] for place in sorted({0, len(numbers) // 2, len(numbers) - 1})]
+        if len(numbers) else []))
 
 @patch
 def finished(
@@ -404,7 +448,8 @@ def finished(
     sequence: int,  # number, from 0
 ) -> tuple[int, int] | None:  # records, and where the sequence began; None: some are missing
     "What is there of a sequence, if nothing is missing."
-    entry, origin = read_journal(self.home(source), self.line(source, sequence)), partial(self.origin, clip)
+    entry, origin = read_journal(self.home(source),
+                                 self.line(source, sequence)), partial(self.origin, clip)
     if known_empty(entry, self.options, origin(entry.get('frames', ()))): return 0, entry['start']
     done = finished_sequence(self.home(source), self.options, source, sequence, origin)
     if done and done[0] and not entry: self.restore(self.home(source), clip, source, sequence)
@@ -420,9 +465,12 @@ def restore(
 ):
     "Write a line of the journal that was lost, from the records."
     note = clip_note(next(iter(records_of_sequence(home, self.options, source, sequence).values())))
-    folders = records_of_sequence(home, replace(self.options, num_samples=note['options']['num_samples']), source, sequence).values()
-    records = {folder.name: digest_files(path.read_bytes() for path in sorted(folder.iterdir())) for folder in folders}
-    facts = {'options': note['options'], 'version': 'unknown', 'name': shown(clip.path.name), 'source': source, 'masks': mask_steps(note),
+    folders = records_of_sequence(home, replace(self.options,
+        num_samples=note['options']['num_samples']), source, sequence).values()
+    records = {folder.name: digest_files(path.read_bytes() for path in sorted(folder.iterdir()))
+               for folder in folders}
+    facts = {'options': note['options'], 'version': 'unknown', 'name': shown(clip.path.name),
+             'source': source, 'masks': mask_steps(note),
              'depth': note.get('depth', ''), 'start': note['start'], 'frames': note['frames']}
     write_journal(home, self.line(source, sequence), self.made_with | facts | {'records': records})
 
@@ -443,7 +491,9 @@ def jobs(
                 if finished: shot = Shot(finished[1])
                 else: shot = self.wait_and_read(read, numbers, start)
                 place = min(shot.start + options.seq, len(numbers))
-                if finished: yield partial(ClipResult, reused=finished[0], empty=not finished[0], place=place)
+                if finished:
+                    yield partial(ClipResult, reused=finished[0], empty=not finished[0],
+                                  place=place)
                 else: yield partial(self.make, clip, source, sequence, shot, place)
                 sequence, start = sequence + 1, shot.start + options.seq + options.skip_interval
     except ClipError as error: self.trouble = str(error)
@@ -480,7 +530,8 @@ def look(
     if not self.model.needs_paths: shot.frames.clear()  # large frames of a large film
     self.go_on()
     depth_of = clip_depth(self.model, shot, frame_paths(clip, shot.numbers), pictures, parameters)
-    return clip_crops(pictures, lambda t: self.go_on() or depth_of(t), parameters, self.options, key), {}
+    return clip_crops(pictures, lambda t: self.go_on() or depth_of(t), parameters, self.options,
+                      key), {}
 
 @patch
 def compose(
@@ -496,7 +547,8 @@ def compose(
     frames = [material(Image.fromarray(frame)) for frame in shot.frames]
     shot.frames.clear()
     places = [(number, sample) for number in (1, 2) for sample in range(self.options.num_samples)]
-    draw = partial(composed_clip, frames=frames, others=[*parts.values()], parameters=parameters, options=self.options, go_on=self.go_on)
+    draw = partial(composed_clip, frames=frames, others=[*parts.values()], parameters=parameters,
+                   options=self.options, go_on=self.go_on)
     found = {place: draw(keyed_random('layers', *key, *place)) for place in places}
     crops = {place: crop[:2] for place, crop in found.items() if crop}
     drawn = {place: found[place][2] for place in crops}
@@ -514,10 +566,14 @@ def make_records(
 ) -> ClipResult:
     "Find or make depth and holes, write the crops."
     options = self.options
-    key = (options.seed, source, options.model_type, options.resolution, options.size, options.divergence_level, options.seq, options.max_fps, shot.start)
-    parameters = draw_parameters(keyed_random('clip', *key), clip.size, options.divergence_level, self.model.is_metric, options.resolution, options.size)
+    key = (options.seed, source, options.model_type, options.resolution, options.size,
+           options.divergence_level, options.seq, options.max_fps, shot.start)
+    parameters = draw_parameters(keyed_random('clip', *key), clip.size, options.divergence_level,
+                                 self.model.is_metric, options.resolution, options.size)
     self.go_on()
-    try: crops, facts = (self.compose if self.model.composes else self.look)(clip, source, shot, parameters, key)
+    try:
+        crops, facts = (self.compose if self.model.composes else self.look)(clip, source, shot,
+            parameters, key)
     except PhotoError as error: return replace(result, failed=str(error))
     origin, drawn = self.origin(clip, shot.numbers), facts.pop('drawn', {})
     note = {'options': options.noted(), 'source': source, 'depth': origin, 'masks': MASK_STEPS,
@@ -528,9 +584,13 @@ def make_records(
     encode = lambda place: self.go_on() or encode_clip_record(*crops[place], note_of(place))
     files = {stem_of(place): encode(place) for place in crops}
     records = {stem: digest_files(chain(*frames)) for stem, frames in files.items()}
-    write_journal(self.home(source), self.line(source, sequence), self.made_with | {'name': shown(clip.path.name), 'source': source, 'depth': origin, 'start': shot.start, 'frames': shot.numbers, 'records': records})
-    for stem, frames in files.items(): self.go_on() or write_clip_files(self.home(source), stem, frames)
-    return replace(result, made=len(crops), rejected=2 * options.num_samples - len(crops), empty=not crops)
+    write_journal(self.home(source), self.line(source, sequence), self.made_with
+                  | {'name': shown(clip.path.name), 'source': source, 'depth': origin,
+                     'start': shot.start, 'frames': shot.numbers, 'records': records})
+    for stem, frames in files.items():
+        self.go_on() or write_clip_files(self.home(source), stem, frames)
+    return replace(result, made=len(crops), rejected=2 * options.num_samples - len(crops),
+                   empty=not crops)
 
 # %% ../nbs/02c_video.ipynb #f9206b73
 class ClipUnfit(ClipError):
@@ -539,12 +599,18 @@ class ClipUnfit(ClipError):
 # %% ../nbs/02c_video.ipynb #36c6bf70
 def _check_clip(clip: Clip, options: ClipOptions):
     "Refuse a clip that cannot give a record."
-    if max(clip.size) > 3 * min(clip.size): raise ClipUnfit(f'{clip.path}: {clip.size[0]} x {clip.size[1]} pixels, one side is more than three times the other')
-    if min(clip.size) < 64: raise ClipUnfit(f'{clip.path}: {clip.size[0]} x {clip.size[1]} pixels, too small to be enlarged')
+    if max(clip.size) > 3 * min(clip.size):
+        raise ClipUnfit(f'{clip.path}: {clip.size[0]} x {clip.size[1]} pixels, one side is more '
+                        'than three times the other')
+    if min(clip.size) < 64:
+        raise ClipUnfit(f'{clip.path}: {clip.size[0]} x {clip.size[1]} pixels, too small to be '
+                        'enlarged')
     frames = len(sample_frames(clip.times, options.max_fps))
     if frames < options.skip_first + options.seq:
-        raise ClipUnfit(f"{clip.path}: {frames} frame{'s' * (frames != 1)} at {options.max_fps:g} per second, but a record takes {options.seq} "
-                        f'after the first {options.skip_first}: give a longer clip, or a smaller --seq')
+        raise ClipUnfit(f"{clip.path}: {frames} frame{'s' * (frames != 1)} at {options.max_fps:g} "
+                        f"per second, but a record takes {options.seq} "
+                        f'after the first {options.skip_first}: give a longer clip, or a smaller '
+                        '--seq')
 
 # %% ../nbs/02c_video.ipynb #2e108250
 def _sources(clips: list[Path]) -> dict[Path, str]:
@@ -558,7 +624,14 @@ def _without(path: Path, message: str) -> str:
     "A message without the path that it begins with."
     return message.removeprefix(f'{path}: ').removeprefix(f'{path} is ')
 
-def _one_clip(path: Path, source: str, maker: ClipMaker, workers: int, summary: ClipSummary, progress: bool):
+def _one_clip(
+    path: Path,
+    source: str,
+    maker: ClipMaker,
+    workers: int,
+    summary: ClipSummary,
+    progress: bool,
+):
     "Make the records of one clip."
     clip = open_clip(path)
     owner = maker.sources.setdefault(source[:8], path.name)
@@ -568,7 +641,8 @@ def _one_clip(path: Path, source: str, maker: ClipMaker, workers: int, summary: 
     except ValueError as error: raise ClipError(f'{path}: {error}') from None
     for line in clip.assumed: summary.assumed.setdefault(line, []).append(shown(path.name))
     results = run_in_order(maker.jobs(clip, source), workers, maker.stop)
-    with closing(results), tqdm(total=len(sample_frames(clip.times, maker.options.max_fps)), desc=path.name[:24], unit=' frames', disable=not progress) as bar:
+    with closing(results), tqdm(total=len(sample_frames(clip.times, maker.options.max_fps)),
+                                desc=path.name[:24], unit=' frames', disable=not progress) as bar:
         for result in results:
             summary.add(result)
             if result.failed: summary.failed.setdefault(shown(path.name), shown(result.failed))
@@ -577,7 +651,8 @@ def _one_clip(path: Path, source: str, maker: ClipMaker, workers: int, summary: 
         if not maker.trouble: bar.update(bar.total - bar.n)
     maker.stop.clear()
     if min(clip.size) < 1080: summary.enlarged.append(shown(path.name))
-    trouble = maker.trouble or clip.missing and f'{path}: breaks off, about {clip.missing} frames are missing at its end'
+    trouble = (maker.trouble or clip.missing
+               and f'{path}: breaks off, about {clip.missing} frames are missing at its end')
     if trouble: summary.failed.setdefault(shown(path.name), shown(_without(path, trouble)))
 
 # %% ../nbs/02c_video.ipynb #bf7c8290
@@ -616,11 +691,16 @@ def make_video_records(
     "Make training records from clips; what is there already is kept."
     start = time.monotonic()
     workers, share = count_workers(max_workers), own_share(shard)
-    options = ClipOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples, divergence_level, seed, tta, least_detail, max_fps, seq, skip_first, skip_interval)
+    options = ClipOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples,
+                          divergence_level, seed, tta, least_detail, max_fps, seq, skip_first,
+                          skip_interval)
     dataset_dir, data_dir = Path(dataset_dir), Path(data_dir)
-    if data_dir.resolve() == dataset_dir.resolve(): raise ValueError(f'{data_dir} holds the clips: give another folder for the records')
+    if data_dir.resolve() == dataset_dir.resolve():
+        raise ValueError(f'{data_dir} holds the clips: give another folder for the records')
     clips = [path for path in list_clips(dataset_dir) if path.resolve() != data_dir.resolve()]
-    model = create_depth_model(model_type, resolution, seed, weights=depth_weights, trust_remote_code=trust_remote_code, batch_size=batch_size, device=choose_device(gpu), tta=tta)
+    model = create_depth_model(model_type, resolution, seed, weights=depth_weights,
+                               trust_remote_code=trust_remote_code, batch_size=batch_size,
+                               device=choose_device(gpu), tta=tta)
     sources, summary = _sources(clips), ClipSummary()
     helpers = Helpers(sources, middle_frame) if model.composes else None
     maker = ClipMaker(make_folder(data_dir), options, model, workers, helpers)
@@ -632,7 +712,8 @@ def make_video_records(
             try: _one_clip(path, sources.get(path, ''), maker, workers, summary, progress)
             except ClipError as error:
                 if dataset_dir == path: raise
-                (summary.skipped if isinstance(error, ClipUnfit) else summary.failed)[shown(path.name)] = shown(_without(path, str(error)))
+                (summary.skipped if isinstance(error, ClipUnfit)
+                 else summary.failed)[shown(path.name)] = shown(_without(path, str(error)))
             else: summary.clips += 1
     summary.seconds = time.monotonic() - start
     return summary
@@ -643,9 +724,14 @@ def list_clip_records(
 ) -> list[str]:  # names, sorted
     "Names of the video records in a folder."
     folder = Path(folder)
-    if not folder.is_dir(): raise FileNotFoundError(f'no folder {folder}: make records first (inpaint_create_training_data video_inpaint)')
-    records = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith('.') and (Path(entry)/'0000_M.png').exists())
-    if not records: raise FileNotFoundError(f'no video records (folders with 0000_C.png and 0000_M.png) in {folder}')
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f'no folder {folder}: make records first (inpaint_create_training_data video_inpaint)')
+    records = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()
+                     and not entry.name.startswith('.') and (Path(entry)/'0000_M.png').exists())
+    if not records:
+        raise FileNotFoundError(
+            f'no video records (folders with 0000_C.png and 0000_M.png) in {folder}')
     return records
 
 # %% ../nbs/02c_video.ipynb #5aeab83f
@@ -661,9 +747,12 @@ def flip_book(
     width: int = 480,  # as shown, pixels
 ) -> HTML:  # plays by itself, in a notebook and in a page made of it
     "A film that needs no player: an animated WebP picture."
-    pages = [page.resize((width, round(page.height * width / page.width)), Image.Resampling.BOX) for page in pages]
-    pages[0].save(file := BytesIO(), 'WEBP', save_all=True, append_images=pages[1:], duration=round(1000 / fps), loop=0, quality=60)
-    return HTML(f'<img width="{width}" alt="film of {len(pages)} frames" src="data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}">')
+    pages = [page.resize((width, round(page.height * width / page.width)), Image.Resampling.BOX)
+             for page in pages]
+    pages[0].save(file := BytesIO(), 'WEBP', save_all=True, append_images=pages[1:],
+                  duration=round(1000 / fps), loop=0, quality=60)
+    return HTML(f'<img width="{width}" alt="film of {len(pages)} frames" '
+                f'src="data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}">')
 
 # %% ../nbs/02c_video.ipynb #5ce80684
 class ClipBrowser:
@@ -676,7 +765,8 @@ class ClipBrowser:
         self.frame, self.play = widgets.IntSlider(description='frame'), widgets.Play(interval=120)
         widgets.jslink((self.play, 'value'), (self.frame, 'value'))
         self.view, self.text = widgets.Image(format='jpeg', width=768), widgets.HTML()
-        self.box = widgets.VBox([self.record, widgets.HBox([self.frame, self.play]), self.view, self.text])
+        self.box = widgets.VBox([self.record, widgets.HBox([self.frame, self.play]), self.view,
+                                 self.text])
         self.record.observe(lambda _: self.choose(), 'value')
         self.frame.observe(lambda _: self.show(), 'value')
         self.choose()
@@ -687,7 +777,8 @@ class ClipBrowser:
         self.frame.max = self.play.max = len(self.pages) - 1
         self.frame.value = 0
         drawn = clip_note(self.folder/self.record.value).get('parameters', {})
-        self.text.value = html.escape(', '.join(f'{name} {value:.3g}' if isinstance(value, float) else f'{name} {value}' for name, value in drawn.items()))
+        self.text.value = html.escape(', '.join(f'{name} {value:.3g}' if isinstance(value, float)
+            else f'{name} {value}' for name, value in drawn.items()))
         self.show()
 
     def show(self):
@@ -703,9 +794,9 @@ def jitter_channels(
     rng: Random,  # source of all randomness
 ) -> Tensor:  # same shape, 0..1
     "Change colours at random, channel by channel, alike in the whole tensor."
-    if rng.random() < .5: return image
-    if rng.random() < .05: return image.mean(-3, keepdim=True).expand_as(image)
-    scale = [rng.uniform(.7, .9) for _ in range(3)]
+    if rng.random() < 0.5: return image
+    if rng.random() < 0.05: return image.mean(-3, keepdim=True).expand_as(image)
+    scale = [rng.uniform(0.7, 0.9) for _ in range(3)]
     lift = [rng.uniform(0, 1 - factor) for factor in scale]
     return image * image.new_tensor(scale).view(3, 1, 1) + image.new_tensor(lift).view(3, 1, 1)
 
@@ -720,13 +811,16 @@ class VideoDataset(Dataset):
         seed: int = 71,  # of all that is drawn
         thicken: bool = True,  # grow holes at random while training
     ):
-        if size <= 2 * RIM: raise ValueError(f'crops of {size} pixels have no inside: use more than {2 * RIM}')
+        if size <= 2 * RIM:
+            raise ValueError(f'crops of {size} pixels have no inside: use more than {2 * RIM}')
         if frames < 1: raise ValueError(f'a sequence has at least one frame, not {frames}')
-        self.folder, self.training, self.size, self.frames, self.seed = str(folder), training, size, frames, seed
+        self.folder, self.training, self.size, self.frames, self.seed = (str(folder), training,
+            size, frames, seed)
         self.thicken = training and thicken
         self.records, self.pack = find_pack(folder, list_clip_records)
         self.packed = {}  # record: names of its frames
-        for name in (self.pack.places if self.pack else ()): self.packed.setdefault(name.partition('/')[0], []).append(name.partition('/')[2])
+        for name in (self.pack.places if self.pack else ()):
+            self.packed.setdefault(name.partition('/')[0], []).append(name.partition('/')[2])
 
     def __len__(self) -> int: return len(self.records)
 
@@ -737,8 +831,11 @@ class VideoDataset(Dataset):
         "Names of the frames to show, in order."
         names = self.packed[record] if self.pack else list_records(f'{self.folder}/{record}')
         spare = len(names) - self.frames
-        if spare < 0: raise ValueError(f'{self.folder}/{record} has {len(names)} frames, fewer than {self.frames}: delete it, or make records with --seq {self.frames} or more')
-        if self.training and rng.random() < .5: names = names[::-1]
+        if spare < 0:
+            raise ValueError(f'{self.folder}/{record} has {len(names)} frames, fewer than '
+                             f'{self.frames}: delete it, or make records with --seq {self.frames} '
+                             'or more')
+        if self.training and rng.random() < 0.5: names = names[::-1]
         start = rng.randint(0, spare) if self.training else spare // 2
         return names[start:start + self.frames]
 
@@ -750,9 +847,14 @@ def load(
     names: list[str],  # of its frames
 ) -> tuple[list[np.ndarray], Tensor]:  # T times H,W,3 BGR, and T,1,H,W bool
     "Whole frames and masks."
-    pictures, masks = zip(*(self.pack.read(f'{record}/{name}') if self.pack else read_record(f'{self.folder}/{record}', name) for name in names))
-    if len({mask.shape for mask in masks}) > 1: raise ValueError(f'{self.folder}/{record} has frames of several sizes: delete it, then make the records again')
-    if min(masks[0].shape) < self.size: raise ValueError(f'{self.folder}/{record} is smaller than the crops of {self.size} pixels: ask for smaller crops, or delete it')
+    pictures, masks = zip(*(self.pack.read(f'{record}/{name}') if self.pack
+                            else read_record(f'{self.folder}/{record}', name) for name in names))
+    if len({mask.shape for mask in masks}) > 1:
+        raise ValueError(f'{self.folder}/{record} has frames of several sizes: delete it, then '
+                         'make the records again')
+    if min(masks[0].shape) < self.size:
+        raise ValueError(f'{self.folder}/{record} is smaller than the crops of {self.size} pixels: '
+                         'ask for smaller crops, or delete it')
     return pictures, torch.from_numpy(np.stack(masks))[:, None] > 0
 
 @patch
