@@ -57,14 +57,27 @@ def _parsed(room: str) -> tuple[list[ast.stmt], dict[int, str]]:
 
 def room_parameters(
     room: str,  # module of this package
-    name: str,  # function or dataclass in it
+    name: str,  # function or dataclass in it; what a dataclass inherits in its module comes first
 ) -> dict[str, Parameter]:
     "The parameters of a function or dataclass, read without importing it."
     body, comments = _parsed(room)
-    node = next(node for node in body if getattr(node, 'name', None) == name)
-    return {field: Parameter(field, ast.unparse(where.annotation), REQUIRED if default is None else ast.literal_eval(default),
-                             comments.get(where.end_lineno, ''))
-            for where, field, default in _fields(node)}
+    nodes = {node.name: node for node in body if hasattr(node, 'name')}
+    bases = [base.id for base in getattr(nodes[name], 'bases', []) if getattr(base, 'id', '') in nodes]
+    found = {}
+    for base in reversed(bases): found |= room_parameters(room, base)
+    for where, field, default in _fields(nodes[name]):
+        value = REQUIRED if default is None else ast.literal_eval(default)
+        comment = comments.get(where.end_lineno) or _above(where.lineno, room)
+        found[field] = Parameter(field, ast.unparse(where.annotation), value, comment)
+    return found
+
+def _above(line: int, room: str) -> str:
+    "The comment on the lines above one, which hold nothing else."
+    lines, said = (files('inpaint_nb')/f'{room}.py').read_text(encoding='utf-8').splitlines(), []
+    while lines[line - 2].strip().startswith('# '):
+        line -= 1
+        said.insert(0, lines[line - 1].strip('# '))
+    return ' '.join(said)
 
 # %% ../nbs/08_cli.ipynb #0225d320
 KINDS = {'int': int, 'float': float, 'str': str}
@@ -431,19 +444,20 @@ def train(
 ) -> int:  # exit status
     "`inpaint_train`: a model from records."
     def work():
-        recipe = {'recipe': room_parameters('train', 'with_recipe')['recipe']}
-        settings = room_parameters('train', 'TrainConfig')
-        folders = {name: parameter for name, parameter in room_parameters('train', 'train_from_folder').items() if name.endswith('_dir')}
+        recipe = {'recipe': room_parameters('settings', 'with_recipe')['recipe']}
+        settings = room_parameters('settings', 'TrainConfig')
+        folders = {name: parameter for name, parameter in room_parameters('run', 'train_from_folder').items() if name.endswith('_dir')}
         parser = Parser('inpaint_train', description='Train a model.')
         command = subcommands(parser, dict(inpaint=('Train an inpainter on the records of a folder. Stopped, it goes on with --resume.', '-i data/images --model-dir models/one')))['inpaint']
         add_room(command, folders | recipe, short=dict(data_dir='-i'))
         add_options(command, settings, sparse=True)  # what is not given is the recipe's
         command.epilog = f'{NAMES} {command.epilog}'
         args = parser.parse_args(argv)
-        from inpaint_nb.train import train_from_folder, with_recipe
+        from inpaint_nb.run import check_settings, train_from_folder
+        from inpaint_nb.settings import with_recipe
         with refusing(command):
             config = with_recipe(**taken(args, recipe | settings))
-            config.check()
+            check_settings(config)
         train_from_folder(config=config, **taken(args, folders))
         import torch.distributed as processes
         if processes.is_available() and processes.is_initialized(): processes.destroy_process_group()

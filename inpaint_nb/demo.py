@@ -38,12 +38,16 @@ from .datasets import (
     make_image_records, read_record, run_in_order)
 from .depth import create_depth_model
 from .fills import FILLERS
-from .models import BackgroundInpaintV1, create_model, load_model, write_whole
+from .models import create_model, load_model, write_whole
+from .ours import BackgroundInpaintV1
 from .scenes import example_photo, random_scene
 from .stereo import anaglyph, make_stereo, read_picture, save_picture, side_by_side
-from .train import (
-    Callback, Interrupted, PlainStep, TimeBar, TrainConfig, Training, fit, keep_memory,
-    own_randomness, paint_hole, png, set_seed)
+from .run import fit
+from .settings import TrainConfig
+from inpaint_nb.train import (
+    Callback, Interrupted, PlainStep, Training, keep_memory, own_randomness, set_seed
+)
+from .watch import TimeBar, paint_hole, png
 from .warp import forward_warp
 
 # %% ../nbs/06a_demo.ipynb #527aebca
@@ -169,7 +173,8 @@ def before_fit(self: Album, run: Training):
 def after_step(self: Album, run: Training):
     taken = len(list(self.folder.glob('*.png')))
     if taken == len(self.shares) or run.share() < self.shares[taken]: return
-    with run.step.judging(), run.compute.autocast(): filled = run.step.model.infer(*run.compute.move((self.image, self.mask))).float()
+    with run.learner.judging(), run.compute.autocast():
+        filled = run.learner.model.infer(*run.compute.move((self.image, self.mask))).float()
     save_picture(stack(filled), self.folder/f'{run.state.step:06d}.png')
 
 # %% ../nbs/06a_demo.ipynb #ae585ab1

@@ -10,7 +10,7 @@ __all__ = ['CLIP', 'LIMITS', 'RECIPES', 'DECAYED', 'OPTIMIZERS', 'COUNTED', 'SCH
            'cosine', 'cosine_wd', 'cosine_fixed_wd', 'step_decay', 'cosine_memory', 'step_memory', 'Schedule',
            'timed_rates']
 
-# %% ../nbs/03e_settings.ipynb #96695e7a
+# %% ../nbs/03e_settings.ipynb #5a498bd1
 import bisect, math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .models import LightVideoInpaintV1
+from .light_video import LightVideoInpaintV1
 
-# %% ../nbs/03e_settings.ipynb #027185d5
+# %% ../nbs/03e_settings.ipynb #f1b9c008
 CLIP = LightVideoInpaintV1.frames  # of a clip to learn from
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class WhatToLearn:
     max_minutes: float | None = None
     size: int = 256  # side of the training crops, pixels
 
-# %% ../nbs/03e_settings.ipynb #0f864b2f
+# %% ../nbs/03e_settings.ipynb #d2a3aa4a
 @dataclass(frozen=True)
 class HowToMove:
     "Settings: how the weights move."
@@ -85,7 +85,7 @@ class HowToMove:
     ema_decay: float = 0.999  # memory of the moving average of --ema-model, 0..1
     ema_step: int = 1  # steps from one update of the moving average to the next
 
-# %% ../nbs/03e_settings.ipynb #9ad01707
+# %% ../nbs/03e_settings.ipynb #747d0961
 @dataclass(frozen=True)
 class TrainConfig(HowToMove, WhatToLearn):
     "The settings of a run; names and defaults are those of the command line."
@@ -121,7 +121,7 @@ class TrainConfig(HowToMove, WhatToLearn):
         "Samples that make one epoch: pictures or clips."
         return max(1, self.num_samples // CLIP) if self.video else self.num_samples
 
-# %% ../nbs/03e_settings.ipynb #88ec7651
+# %% ../nbs/03e_settings.ipynb #4f7e0364
 def filled_in(
     config: TrainConfig,
 ) -> dict[str, Any]:  # settings
@@ -158,7 +158,7 @@ LIMITS = (
     Limit('learning_rate_decay_step', lambda value: len(value) and min(value) >= 1,
           'one or several numbers, each 1 or more'))
 
-# %% ../nbs/03e_settings.ipynb #c0e9372e
+# %% ../nbs/03e_settings.ipynb #d39cfda3
 def refuse(
     config: TrainConfig,
     name: str,  # of the setting
@@ -180,7 +180,7 @@ def check_fields(
     if config.reset_state and not config.resume:
         refuse(config, 'reset_state', 'given together with --resume')
 
-# %% ../nbs/03e_settings.ipynb #aea1458c
+# %% ../nbs/03e_settings.ipynb #37fd918d
 @dataclass(frozen=True)
 class Recipe:
     "Settings that go together."
@@ -212,7 +212,7 @@ RECIPES: dict[str, Recipe] = {  # add your own
         'go on for an hour from the weights that ship, on a computer without a GPU',
         _SHIPPED | _OURS | _AN_HOUR, _OUR_CLIPS | dict(learning_rate=3e-4))}
 
-# %% ../nbs/03e_settings.ipynb #9510f544
+# %% ../nbs/03e_settings.ipynb #e94124ba
 def with_recipe(
     # settings that go together, by name: shipped, best, light, small-machine
     recipe: str | None = None,
@@ -226,7 +226,7 @@ def with_recipe(
     clips = found.for_clips if settings.get('video') else {}
     return TrainConfig(**(found.settings | clips | settings))
 
-# %% ../nbs/03e_settings.ipynb #fabc430d
+# %% ../nbs/03e_settings.ipynb #1816dbc4
 # layers whose weights decay
 DECAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 
@@ -249,7 +249,7 @@ def one_group(
     "All weights together."
     return [{'params': [*model.parameters()], 'decays': decays}]
 
-# %% ../nbs/03e_settings.ipynb #f100e283
+# %% ../nbs/03e_settings.ipynb #277d08c3
 def adamw(
     model: nn.Module,
     config: TrainConfig,
@@ -274,7 +274,7 @@ def lion(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     return Lion(one_group(model, True), lr=config.learning_rate, betas=(0.9, 0.99),
                 weight_decay=config.weight_decay)
 
-# %% ../nbs/03e_settings.ipynb #d7e5e42b
+# %% ../nbs/03e_settings.ipynb #23eb0c6f
 def adamw_schedulefree(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     "AdamW that averages instead of following a schedule."
     from schedulefree import AdamWScheduleFree
@@ -294,7 +294,7 @@ def sgd_schedulefree(model: nn.Module, config: TrainConfig) -> torch.optim.Optim
     return SGDScheduleFree(one_group(model, True), lr=config.learning_rate,
                            momentum=config.momentum, weight_decay=config.weight_decay)
 
-# %% ../nbs/03e_settings.ipynb #7d41e979
+# %% ../nbs/03e_settings.ipynb #bbc51b1b
 @dataclass(frozen=True)
 class OptimizerRow:
     "What there is to know about an optimizer."
@@ -312,7 +312,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {  # add your own
     'adamw_schedulefree': OptimizerRow(adamw_schedulefree, True, 2, above_zero='adam_beta1'),
     'radam_schedulefree': OptimizerRow(radam_schedulefree, True, above_zero='adam_beta1')}
 
-# %% ../nbs/03e_settings.ipynb #5649f624
+# %% ../nbs/03e_settings.ipynb #490bd6cf
 def create_optimizer(
     model: nn.Module,
     config: TrainConfig,
@@ -334,7 +334,7 @@ def set_rates(
         group['lr'] = learning_rate
         if group['decays']: group['weight_decay'] = weight_decay
 
-# %% ../nbs/03e_settings.ipynb #32365da0
+# %% ../nbs/03e_settings.ipynb #3b38f064
 # what schedule-free optimizers keep among their settings
 COUNTED = {'k', 'weight_sum', 'lr_max', 'scheduled_lr', 'train_mode'}
 
@@ -364,7 +364,7 @@ def load_optimizer(
               for new, old in zip(now, before)]
     optimizer.load_state_dict({**state, 'param_groups': groups})
 
-# %% ../nbs/03e_settings.ipynb #2d381e53
+# %% ../nbs/03e_settings.ipynb #bfcecda3
 def cycle_length(
     config: TrainConfig,
 ) -> int:  # epochs
@@ -380,7 +380,7 @@ def cycle_position(
     if epoch > length * config.learning_rate_cycles: return (length - 1) / length
     return (epoch - 1) % length / length
 
-# %% ../nbs/03e_settings.ipynb #5af2e695
+# %% ../nbs/03e_settings.ipynb #cbc9d00c
 def cosine(
     epoch: int,  # 1, 2, 3 ...
     config: TrainConfig,
@@ -408,7 +408,7 @@ def step_decay(epoch: int, config: TrainConfig) -> tuple[float, float]:
     else: times = bisect.bisect_right(sorted(steps), epoch - 1)
     return config.learning_rate * config.learning_rate_decay ** times, config.weight_decay
 
-# %% ../nbs/03e_settings.ipynb #3ee8dfe8
+# %% ../nbs/03e_settings.ipynb #85af1f13
 def cosine_memory(
     epoch: int,  # finished epochs
     config: TrainConfig,
@@ -438,7 +438,7 @@ SCHEDULES: dict[str, Schedule] = {  # add your own
     'cosine_wd': Schedule(cosine_wd),
     'cosine_fixed_wd': Schedule(cosine_fixed_wd)}
 
-# %% ../nbs/03e_settings.ipynb #d84958f3
+# %% ../nbs/03e_settings.ipynb #6e372940
 RISE = 0.05  # share of the time in which the learning rate grows from a tenth of its value
 
 def timed_rates(

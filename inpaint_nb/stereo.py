@@ -41,7 +41,8 @@ from .depth import (
     DEPTH_READERS, DepthModel, check_count, check_scale, choose_device, create_depth_model,
     depth_video_frames, read_depth, use_device)
 from .fills import hole_to_fill, repeat_background
-from .models import BackgroundInpainter, load_model, weights_file, write_whole
+from .models import load_model, weights_file, write_whole
+from .ours import BackgroundInpainter
 from .frames import ClipError
 from .video import Clip, frame_files, frame_paths, natural_order, number_shots, open_clip
 from .warp import StereoViews, forward_warp, get_mapper

@@ -10,7 +10,7 @@ __all__ = ['AMP_FLOATS', 'PATIENCE', 'MOST_DROPPED', 'READ_EVERY', 'bfloat16_pay
            'own_share', 'tick', 'rates_of', 'train_step', 'read_losses', 'check_losses', 'train_epoch', 'evaluate',
            'close_epoch', 'judged_after', 'is_over', 'train_epochs', 'judge', 'judge_start', 'epoch_of', 'save_file']
 
-# %% ../nbs/04_train.ipynb #d7051ba9
+# %% ../nbs/04_train.ipynb #7131fa74
 import ctypes, itertools, math, os, random, sys, threading, time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -29,11 +29,12 @@ from tqdm.auto import tqdm
 from .datasets import HardExampleSampler
 from .depth import choose_device, use_device
 from .losses import diff_augment, hole_flicker, hole_psnr, hole_ssim
-from .models import Inpainter, load_weights, model_state
+from .light import Inpainter
+from .models import load_weights, model_state
 from .settings import (
     OPTIMIZERS, SCHEDULES, TrainConfig, create_optimizer, load_optimizer, set_rates, timed_rates)
 
-# %% ../nbs/04_train.ipynb #74d85c26
+# %% ../nbs/04_train.ipynb #9347f350
 AMP_FLOATS = {'fp16': torch.float16, 'bfloat16': torch.bfloat16}
 
 def bfloat16_pays(
@@ -47,7 +48,7 @@ def cpu_words() -> set[str]:  # empty where there is no such file
     try: return set(Path('/proc/cpuinfo').read_text().split())
     except OSError: return set()
 
-# %% ../nbs/04_train.ipynb #22271a93
+# %% ../nbs/04_train.ipynb #2bf6566c
 class Compute:
     "A device, the precision to compute with there, and the processes that share the work."
     def __init__(self,
@@ -81,7 +82,7 @@ class Compute:
         starts = itertools.accumulate(map(len, batches), initial=start)
         return [self.part(items, before) for items, before in zip(batches, starts)]
 
-# %% ../nbs/04_train.ipynb #53675acf
+# %% ../nbs/04_train.ipynb #b8599553
 PATIENCE = 3  # seconds that something may last in silence
 
 def say(
@@ -103,7 +104,7 @@ def phase(
     try: yield timer
     finally: timer.cancel()
 
-# %% ../nbs/04_train.ipynb #02b23746
+# %% ../nbs/04_train.ipynb #98f94f41
 def keep_memory() -> bool:  # could it be told?
     "Let the C library keep the memory that PyTorch frees, for the next step, in the whole process."
     try: mallopt = ctypes.CDLL(None).mallopt
@@ -112,7 +113,7 @@ def keep_memory() -> bool:  # could it be told?
     never_shrink = mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
     return bool(no_own_blocks and never_shrink)
 
-# %% ../nbs/04_train.ipynb #4b0bf8f9
+# %% ../nbs/04_train.ipynb #156d51ea
 class Judged:
     "What a run asks a learner about its epochs, and what plain learning answers."
     # besides the loss, called as `score(pred, target, mask)`
@@ -144,7 +145,7 @@ class Judged:
         "What decided against an epoch?"
         return ''
 
-# %% ../nbs/04_train.ipynb #03be3a44
+# %% ../nbs/04_train.ipynb #44f52f1b
 class Learner(Judged):
     "A model, a loss and optimizers; how the weights move, and which of them are judged."
     def __init__(self,
@@ -182,7 +183,7 @@ class Learner(Judged):
         "Take up what a checkpoint kept; its weights to judge are in the model already."
         load_learner(self, state)
 
-# %% ../nbs/04_train.ipynb #5b2526a0
+# %% ../nbs/04_train.ipynb #865caf5a
 def frames_of(
     pictures: Tensor,  # b c h w, or clips: b t c h w
 ) -> Tensor:  # b c h w, or b*t c h w
@@ -223,14 +224,14 @@ class PlainStep(Learner):
         self.compute.scaler.scale(loss * share).backward()
         return loss.detach()
 
-# %% ../nbs/04_train.ipynb #f9241a5c
+# %% ../nbs/04_train.ipynb #e5c96f0c
 def copies(
     model: nn.Module,
 ) -> list[Tensor]:
     "What its weights are now."
     return [value.detach().clone() for value in model.parameters()]
 
-# %% ../nbs/04_train.ipynb #d1952c32
+# %% ../nbs/04_train.ipynb #ae3cb79a
 def sum_gradients(
     weights: list[nn.Parameter],  # whose gradients count
     loss: Tensor,  # scalar, of this process
@@ -254,7 +255,7 @@ def step_if(
         optimizer.step()
     elif wanted: optimizer.step()
 
-# %% ../nbs/04_train.ipynb #7d4a7d14
+# %% ../nbs/04_train.ipynb #f5dea785
 def move_weights(
     learner: Learner,
     loss: Tensor,  # sum of the losses of this step
@@ -278,7 +279,7 @@ def move_weights(
         follow(learner.average, [*learner.model.parameters()], None)
     return ~finite
 
-# %% ../nbs/04_train.ipynb #0e7393a9
+# %% ../nbs/04_train.ipynb #05b57bd8
 @contextmanager
 def weights_to_judge(
     learner: Learner,
@@ -303,7 +304,7 @@ def set_weights(
     "Copy weights into a model."
     for value, new in zip(model.parameters(), weights): value.copy_(new)
 
-# %% ../nbs/04_train.ipynb #cac10122
+# %% ../nbs/04_train.ipynb #e5515bbf
 def learner_state(
     learner: Learner,
 ) -> dict:
@@ -331,7 +332,7 @@ def load_learner(
     if scaler.is_enabled() and state['grad_scaler_state_dict'][0]:
         scaler.load_state_dict(state['grad_scaler_state_dict'][0])
 
-# %% ../nbs/04_train.ipynb #f706be3b
+# %% ../nbs/04_train.ipynb #3ab1791b
 def set_seed(
     *key: str | int,  # what the next random numbers depend on
 ):
@@ -348,7 +349,7 @@ def own_randomness():
         try: yield
         finally: random.setstate(before)
 
-# %% ../nbs/04_train.ipynb #2bc025ba
+# %% ../nbs/04_train.ipynb #f6d7d7c2
 def cut(
     items: list,
     size: int,  # of a piece; the last may be shorter
@@ -376,7 +377,7 @@ class Plan:
     def __iter__(self) -> Iterator[list[tuple[int, int, int]]]: return iter(self.own)
     def __len__(self) -> int: return len(self.own)
 
-# %% ../nbs/04_train.ipynb #87ca018d
+# %% ../nbs/04_train.ipynb #52001a62
 @dataclass
 class RunState:
     "How far a run is."
@@ -395,7 +396,7 @@ class RunState:
     start: dict | None = None  # what the model was judged by before the first step, if it was
     finished: bool = False  # did the run end before its last epoch, because it was enough?
 
-# %% ../nbs/04_train.ipynb #3ae5defd
+# %% ../nbs/04_train.ipynb #99af3bb5
 class Callback:
     "Watches a run; override what is of interest."
     def before_fit(self, run: 'Training'):
@@ -420,10 +421,10 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class StopNote:
-    "Is somebody asking the run to stop? See `inpaint_nb.run.StopSignal`."
+    "Is somebody asking the run to stop? See `inpaint_nb.loading.StopSignal`."
     wanted: bool = False
 
-# %% ../nbs/04_train.ipynb #4c868849
+# %% ../nbs/04_train.ipynb #e82cb54b
 def load_here(
     dataset: Dataset,
     batches: Iterable[list],  # of keys, asked for anew in each epoch
@@ -433,7 +434,7 @@ def load_here(
     own = torch.Generator()  # a loader must not draw from the run's randomness
     return DataLoader(dataset, batch_sampler=batches, generator=own)
 
-# %% ../nbs/04_train.ipynb #43a21ab2
+# %% ../nbs/04_train.ipynb #3fcbac74
 class Training:
     "A run of training."
     def __init__(self,
@@ -471,7 +472,7 @@ class Training:
         "How much of `max_minutes` is over, 0..1; 0 without such a limit."
         return own_share(self) if self.compute.ranks == 1 else self.agreed
 
-# %% ../nbs/04_train.ipynb #da2044ce
+# %% ../nbs/04_train.ipynb #083c7fe1
 def own_share(
     run: Training,
 ) -> float:  # 0..1; 0 without a limit
@@ -503,7 +504,7 @@ def rates_of(
         rate = low + (rate - low) * step / warm
     return rate, decay
 
-# %% ../nbs/04_train.ipynb #51459b34
+# %% ../nbs/04_train.ipynb #663c777d
 def train_step(
     run: Training,
     group: list[list[tuple]],  # keys of the batches that make this step
@@ -524,7 +525,7 @@ def train_step(
     state.drawn += samples
     state.step += 1
 
-# %% ../nbs/04_train.ipynb #790d5b9f
+# %% ../nbs/04_train.ipynb #03ea3fd3
 MOST_DROPPED = 100  # steps of an epoch that may be left out
 
 def read_losses(
@@ -559,7 +560,7 @@ def check_losses(
             f'{run.state.epoch}; these steps were left out, the weights are those from before: '
             'look at the data, or try a lower --learning-rate')
 
-# %% ../nbs/04_train.ipynb #22d29167
+# %% ../nbs/04_train.ipynb #d89efe61
 READ_EVERY = 16  # batches from one look at the losses to the next
 
 def train_epoch(
@@ -585,7 +586,7 @@ def train_epoch(
     tick(run)
     run.state.finished = run.ending
 
-# %% ../nbs/04_train.ipynb #648b1450
+# %% ../nbs/04_train.ipynb #7d5eccc5
 @torch.no_grad()
 def evaluate(
     run: Training,
@@ -611,7 +612,7 @@ def evaluate(
     named = zip(('eval_loss', *judges), means.tolist())
     return {name: mean for name, mean in named if not math.isnan(mean)}
 
-# %% ../nbs/04_train.ipynb #3af94034
+# %% ../nbs/04_train.ipynb #f6bf42fa
 def close_epoch(
     run: Training,
     scores: dict[str, float],  # of `evaluate`; empty if the model was not judged
@@ -634,7 +635,7 @@ def close_epoch(
     state.drawn = state.loss_sum = state.counted = state.dropped = state.seconds = 0
     run.call('after_epoch', row)
 
-# %% ../nbs/04_train.ipynb #f7000d55
+# %% ../nbs/04_train.ipynb #402d8f92
 def judged_after(
     epoch: int,  # 1, 2, 3 ...
     config: TrainConfig,
@@ -651,7 +652,7 @@ def is_over(
     if run.state.finished: return True
     return not run.config.max_minutes and run.state.epoch > run.config.max_epoch
 
-# %% ../nbs/04_train.ipynb #8d12b346
+# %% ../nbs/04_train.ipynb #30ab06cb
 def train_epochs(
     run: Training,
 ):
@@ -678,7 +679,7 @@ def judge_start(
     run.state.best_loss = run.state.start.get('eval_loss', math.inf)
     run.call('after_start', run.state.start)
 
-# %% ../nbs/04_train.ipynb #f168cbfc
+# %% ../nbs/04_train.ipynb #5f99ad73
 def epoch_of(
     epoch: int,  # 1, 2, 3 ...
     config: TrainConfig,

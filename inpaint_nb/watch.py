@@ -9,7 +9,7 @@ __all__ = ['LONG', 'ENOUGH', 'SHOWN', 'ROW', 'PANELS', 'GAN_PANELS', 'TRUE', 'HO
            'loss_figure', 'png', 'LossLog', 'paint_hole', 'contact_sheet', 'eval_sheet', 'eval_film', 'EvalPictures',
            'TensorBoard', 'live_figure', 'LivePlot', 'Watch']
 
-# %% ../nbs/04b_watch.ipynb #a3b6e744
+# %% ../nbs/04b_watch.ipynb #09e8fa85
 import math, sys, time
 from collections.abc import Iterable
 from functools import partial
@@ -28,7 +28,7 @@ from .models import write_whole
 from .settings import TrainConfig
 from .train import Callback, Training, epoch_of, frames_of, save_file, say
 
-# %% ../nbs/04b_watch.ipynb #7c0a70bf
+# %% ../nbs/04b_watch.ipynb #61f56242
 def between_changes() -> float:  # seconds
     "How often a bar changes: in a log file every change is a line."
     return 0.5 if sys.stderr.isatty() or 'ipykernel' in sys.modules else 30
@@ -66,7 +66,7 @@ class TimeBar(Callback):
         self.bar.update(round(run.share() * self.seconds) - self.bar.n)
     def after_fit(self, run: Training): self.bar.close()
 
-# %% ../nbs/04b_watch.ipynb #37e9a8d6
+# %% ../nbs/04b_watch.ipynb #733f3abb
 LONG = 12 * 3600  # seconds of a run that is long without a GPU
 ENOUGH = 5  # seconds to judge the speed by
 
@@ -92,7 +92,7 @@ def estimate(
     return (line + '. For a computer without a GPU: --recipe small-machine, which takes an hour; '
             '--max-minutes MINUTES; or fewer --num-samples and --max-epoch.')
 
-# %% ../nbs/04b_watch.ipynb #d91158d7
+# %% ../nbs/04b_watch.ipynb #7ae88950
 class Estimate(Callback):
     "Says once, from its first steps, how long a run will take."
     since, said = None, False  # time and samples at the first look of an epoch
@@ -107,7 +107,7 @@ class Estimate(Callback):
         self.said = True
         say(estimate(run.config, samples / seconds, ahead, run.compute.device.type == 'cpu'))
 
-# %% ../nbs/04b_watch.ipynb #0596fd55
+# %% ../nbs/04b_watch.ipynb #a341c554
 SHOWN = dict(  # what is said of each column
     eval_loss='eval {:.4f}', psnr='hole {:.2f} dB', repeated='(repeated background {:.2f})',
     ssim='SSIM {:.3f}', flicker='flicker {:.4f}', checkerboard='checkerboard {:.2f}',
@@ -149,7 +149,7 @@ def summary(
     parts.append(verdict(row, start_better, why))
     return '  '.join(part for part in parts if part)
 
-# %% ../nbs/04b_watch.ipynb #8f7fb2a2
+# %% ../nbs/04b_watch.ipynb #6e91bc0b
 def repeated_psnr(
     batch: dict,  # x and mask, as `Callback.after_eval_batch` gets them
     rim: int,  # pixels that are not judged on each side
@@ -161,7 +161,7 @@ def repeated_psnr(
     if x.dim() == 4: parts = [part[:, None] for part in parts]
     return [hole_psnr(*one).item() for one in zip(*parts)]
 
-# %% ../nbs/04b_watch.ipynb #39222305
+# %% ../nbs/04b_watch.ipynb #e96d03c4
 class Summary(Callback):
     "Prints what is trained, and a line after each epoch."
     repeated = None  # hole PSNR of the repeated background, dB
@@ -193,7 +193,7 @@ def what_is_trained(
             f'{len(run.sampler.weights)} records to learn from, {judges} to be judged by; '
             f'seed {run.state.seed}; files in {run.model_dir}')
 
-# %% ../nbs/04b_watch.ipynb #e8734ca9
+# %% ../nbs/04b_watch.ipynb #14057cb3
 def time_left(
     run: Training,
 ) -> float:  # seconds
@@ -215,7 +215,7 @@ class StartLine(Callback):
         when = 'before the first step' + (' here' if run.state.epoch > 1 else '')
         say('  '.join([when, *score_texts(scores)]))
 
-# %% ../nbs/04b_watch.ipynb #5c5b500b
+# %% ../nbs/04b_watch.ipynb #7668d327
 ROW = ('epoch', 'train_loss', 'eval_loss', 'psnr', 'ssim', 'flicker', 'learning_rate',
        'weight_decay', 'dropped', 'samples_per_second', 'seconds')  # of the history
 
@@ -245,7 +245,7 @@ def loss_table(
     lines = [names, *[[cell(row, name) for name in names] for row in rows]]
     return '\n'.join(','.join(line) for line in lines) + '\n'
 
-# %% ../nbs/04b_watch.ipynb #5e1cec60
+# %% ../nbs/04b_watch.ipynb #3598eda8
 PANELS = {  # title: columns
     'loss': ('train_loss', 'eval_loss'), 'hole PSNR, dB': ('psnr',),
     'learning rate': ('learning_rate',)}
@@ -282,7 +282,7 @@ def png(
     figure.savefig(file := BytesIO(), format='png')
     return file.getvalue()
 
-# %% ../nbs/04b_watch.ipynb #7f59674a
+# %% ../nbs/04b_watch.ipynb #b58d1fb4
 class LossLog(Callback):
     "Writes `loss.csv` and `loss.png`."
     def after_epoch(self, run: Training, row: dict):
@@ -291,7 +291,7 @@ class LossLog(Callback):
         for name, data in files.items():
             save_file(run, run.model_dir/name, partial(write_whole, data=data))
 
-# %% ../nbs/04b_watch.ipynb #2014624e
+# %% ../nbs/04b_watch.ipynb #a19f8e78
 HOLE_COLOUR = (1.0, 0.25, 0.63)
 
 def paint_hole(
@@ -320,7 +320,7 @@ def contact_sheet(
         ImageDraw.Draw(sheet).text((left, 2), caption, fill='black')
     return sheet
 
-# %% ../nbs/04b_watch.ipynb #940c5c9f
+# %% ../nbs/04b_watch.ipynb #424ac177
 def eval_sheet(
     batch: dict,  # x, mask, pred and target, as `Callback.after_eval_batch` gets them
     rim: int,  # pixels that the target lacks on each side
@@ -361,7 +361,7 @@ class EvalPictures(Callback):
             for file, data in files.items():
                 save_file(run, folder/'eval'/file, partial(write_whole, data=data))
 
-# %% ../nbs/04b_watch.ipynb #8967d0fe
+# %% ../nbs/04b_watch.ipynb #c0033057
 class TensorBoard(Callback):
     "Writes losses, scores and pictures for TensorBoard."
     writer = None
@@ -393,7 +393,7 @@ class TensorBoard(Callback):
     def after_fit(self, run: Training):
         if self.writer: self.attempt('close')
 
-# %% ../nbs/04b_watch.ipynb #a9a21404
+# %% ../nbs/04b_watch.ipynb #4191c2e2
 def live_figure(
     losses: list[float],  # of batches
     history: list[dict],
@@ -430,7 +430,7 @@ class LivePlot(Callback):
         if time.monotonic() - self.drawn > self.seconds: self.draw(run)
     def after_epoch(self, run: Training, row: dict): self.draw(run)
 
-# %% ../nbs/04b_watch.ipynb #6adc7290
+# %% ../nbs/04b_watch.ipynb #83879977
 class Watch(Callback):
     "Keeps how the model fills some pictures after chosen steps."
     def __init__(self,

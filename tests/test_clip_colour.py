@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from inpaint_nb.stereo import ANAGLYPHS, StereoViews, anaglyph, is_clip, stereo_clip
+from inpaint_nb.stereo import ANAGLYPHS, anaglyph, is_clip, stereo_clip
+from inpaint_nb.warp import StereoViews
 from inpaint_nb.video import list_clips, middle_frame, open_clip
 
 COLOURS = ((200, 40, 40), (255, 255, 255)), ((40, 200, 60), (30, 60, 220))  # upper left red, upper right white, lower left green, lower right blue

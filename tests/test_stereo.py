@@ -15,9 +15,14 @@ from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
 from inpaint_nb.models import MODELS, PRETRAINED, create_model, load_model
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.fills import repeat_background
-from inpaint_nb.stereo import (PACKINGS, ClipWriter, StereoOptions, StereoViews, add_tracks, cpu_has_matrix_units, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
-                               inpaint_view, make_stereo, open_views, output_files, photo_depth, read_frames, read_picture, save_picture, shot_depths, shots,
-                               side_by_side, stereo_clip, stereo_file, stereo_frames, stereo_photo, tiles_to_fill)
+from inpaint_nb.stereo import (
+    PACKINGS, ClipWriter, StereoOptions, add_tracks, cpu_has_matrix_units, depth_frames,
+    eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side, inpaint_view,
+    make_stereo, open_views, output_files, photo_depth, read_frames, read_picture, save_picture,
+    shot_depths, shots, side_by_side, stereo_clip, stereo_file, stereo_frames, stereo_photo,
+    tiles_to_fill
+)
+from inpaint_nb.warp import StereoViews
 from inpaint_nb.video import open_clip
 from inpaint_nb.warp import forward_warp
 

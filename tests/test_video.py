@@ -17,7 +17,10 @@ from inpaint_nb import video
 from inpaint_nb.datasets import read_record
 from inpaint_nb.depth import write_depth
 from inpaint_nb.scenes import random_clip
-from inpaint_nb.video import ClipError, ClipMaker, VideoDataset, clip_note, list_clip_records, make_video_records, open_clip
+from inpaint_nb.frames import ClipError
+from inpaint_nb.video import (
+    ClipMaker, VideoDataset, clip_note, list_clip_records, make_video_records, open_clip
+)
 from stopping import count_changes, run_and_stop
 
 VIDEOS = Path(__file__).parents[2]/'shared/data/videos'
