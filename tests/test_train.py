@@ -326,9 +326,9 @@ def test_a_watcher_ends_the_run(data, tmp_path, steps):
 
 def test_watching_changes_nothing(data, tmp_path, through):
     picture, mask = torch.rand(1, 3, 52, 52), torch.zeros(1, 1, 52, 52)
-    watch = watch.Watch(picture, mask, (0, 3))
-    assert lasting(run(data, tmp_path, watch)) == through()[0]
-    assert sorted(watch.pictures) == [0, 3] and torch.equal(watch.pictures[3], picture)  # there is no hole
+    looking = watch.Watch(picture, mask, (0, 3))
+    assert lasting(run(data, tmp_path, looking)) == through()[0]
+    assert sorted(looking.pictures) == [0, 3] and torch.equal(looking.pictures[3], picture)  # there is no hole
 
 # ---- files
 
