@@ -417,6 +417,7 @@ def check_discriminator(
     least = (2 * RIM + 1) * CELL + 32
     if config.size < least: refuse(config, 'size', f'{least} or more with --discriminator')
 
+# %% ../nbs/04a_run.ipynb #7766d7ab
 def check_together(
     config: TrainConfig,
 ):
