@@ -155,6 +155,7 @@ def state_problem(
         return f'started of run is {state["started"]!r}'
     return history_problem(state['history'], state['start'])
 
+# %% ../nbs/04a_run.ipynb #00123bbd
 def history_problem(
     history: list,
     start: dict | None,  # scores before the first step
@@ -308,6 +309,7 @@ def foreign(
     return (f'The checkpoint is of another program, such as iw3: {learnt} and optimizer go on; '
             f'history, hard examples and randomness begin anew. From here on {rule}.')
 
+# %% ../nbs/04a_run.ipynb #001a5b89
 def resume_from(
     run: Training,
     file: dict,  # a checkpoint without its weights
@@ -606,6 +608,7 @@ def train_from_folder(
     keep_memory()
     return fit(model, train, judge, model_dir, config, callbacks, criterion, progress)
 
+# %% ../nbs/04a_run.ipynb #003b9f06
 def open_data(
     data_dir: Path,  # holds the records in train/ and eval/
     config: TrainConfig,

@@ -133,6 +133,7 @@ def verdict(
     if start_better and row['eval_loss'] is not None: better = 'the model it began with is better'
     return f'{better}: {why}' if why else better
 
+# %% ../nbs/04b_watch.ipynb #0016c554
 def summary(
     row: dict,  # of the history
     config: TrainConfig,
