@@ -548,10 +548,10 @@ def inpaint_create_training_data(
 def train_parameters() -> tuple[dict[str, Parameter], dict[str, Parameter]]:
     "What training wants to know: its folders and recipe, and its settings."
     folders = {name: parameter
-               for name, parameter in room_parameters('train', 'train_from_folder').items()
+               for name, parameter in room_parameters('run', 'train_from_folder').items()
                if name.endswith('_dir')}
-    recipe = {'recipe': room_parameters('train', 'with_recipe')['recipe']}
-    return folders | recipe, room_parameters('train', 'TrainConfig')
+    recipe = {'recipe': room_parameters('settings', 'with_recipe')['recipe']}
+    return folders | recipe, room_parameters('settings', 'TrainConfig')
 
 def inpaint_train(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
@@ -568,10 +568,11 @@ def inpaint_train(
             add_option(command, parameter, sparse=True)  # what is not given is the recipe's
         command.epilog = f'{NAMES} {command.epilog}'
         args = parser.parse_args(argv)
-        from inpaint_nb.train import train_from_folder, with_recipe
+        from inpaint_nb.run import check_settings, train_from_folder
+        from inpaint_nb.settings import with_recipe
         with refusing(command):
             config = with_recipe(args.recipe, **taken(args, settings))
-            config.check()
+            check_settings(config)
         train_from_folder(args.data_dir, args.model_dir, config=config)
         import torch.distributed as processes
         if processes.is_available() and processes.is_initialized():

@@ -44,9 +44,12 @@ from .models import create_model, load_model, write_whole
 from .ours import BackgroundInpaintV1
 from .scenes import example_photo, random_scene
 from .stereo import anaglyph, make_stereo, read_picture, save_picture, side_by_side
-from .train import (
-    Callback, Interrupted, PlainStep, TimeBar, TrainConfig, Training, fit, keep_memory,
-    own_randomness, paint_hole, png, set_seed)
+from .run import fit
+from .settings import TrainConfig
+from inpaint_nb.train import (
+    Callback, Interrupted, PlainStep, Training, keep_memory, own_randomness, set_seed
+)
+from .watch import TimeBar, paint_hole, png
 from .warp import forward_warp
 
 # %% ../nbs/08_demo.ipynb #527aebca
@@ -177,9 +180,9 @@ class Album(Callback):
     def after_step(self, run: Training):
         taken = len(list(self.folder.glob('*.png')))
         if taken == len(self.shares) or run.share() < self.shares[taken]: return
-        with run.step.judging(), run.compute.autocast():
+        with run.learner.judging(), run.compute.autocast():
             pair = run.compute.move((self.image, self.mask))
-            filled = run.step.model.infer(*pair).float()
+            filled = run.learner.model.infer(*pair).float()
         save_picture(stack(filled), self.folder/f'{run.state.step:06d}.png')
 
 # %% ../nbs/08_demo.ipynb #ae585ab1

@@ -683,10 +683,10 @@ def test_a_benchmark_that_fails_leaves_its_bar_behind(tmp_path):
 def test_a_recipe_gives_way_to_what_is_asked_for():
     "Also where that is the usual default."
     from unittest import mock
-    from inpaint_nb import train
-    with mock.patch.object(train, 'train_from_folder') as called:
+    from inpaint_nb import run
+    with mock.patch.object(run, 'train_from_folder') as called:
         assert cli.inpaint_train('inpaint -i x --model-dir y --recipe shipped --size 256'.split()) == 0
         assert cli.inpaint_train('inpaint -i x --model-dir y --video --loss temporal_l1dct'.split()) == 0
     (ours, plain) = (call.kwargs['config'] for call in called.call_args_list)
     assert (ours.size, ours.loss, ours.thicken, ours.arch) == (256, 'masked_l1rmse', False, 'inpaint_nb.background_v1')
-    assert plain == train.TrainConfig(video=True, loss='temporal_l1dct')
+    assert plain == settings.TrainConfig(video=True, loss='temporal_l1dct')

@@ -16,7 +16,8 @@ from inpaint_nb.fills import FILLERS
 from inpaint_nb.models import load_model
 from inpaint_nb.scenes import random_scene
 from inpaint_nb.stereo import save_picture
-from inpaint_nb.train import PlainStep, Training
+from inpaint_nb import train
+from inpaint_nb.train import PlainStep
 
 PLAN = DemoPlan(pictures=2, held_out=2, size=(180, 240), record=128, crop=60, seconds=2, least_learning=2, epoch=4, judged=2, judged_size=(120, 160))
 MODEL = 'model/inpaint_nb.background_v1.pth'
@@ -98,10 +99,10 @@ def test_ends_in_time_however_slow_a_step_is(done, tmp_path, clock, seconds, ste
     assert run['step'] == steps and len(run['history']) == 1
 
 def test_time_that_is_up_while_judging_costs_one_more_step(done, tmp_path, clock, monkeypatch):
-    def slow(self, evaluate=Training.evaluate):
+    def slow(run, evaluate=train.evaluate):
         clock.time += 1000
-        return evaluate(self)
-    monkeypatch.setattr(Training, 'evaluate', slow)
+        return evaluate(run)
+    monkeypatch.setattr(train, 'evaluate', slow)
     shutil.copytree(done[0]/'data', tmp_path/'data')
     assert learnt(tmp_path, clock, seconds=500)['step'] == 9  # judged after 8
 

@@ -21,7 +21,11 @@ from inpaint_nb.scores import checkerboard_energy, sharpness
 from inpaint_nb.losses import LPIPS, L1, ClampLoss, WithLPIPS, create_loss
 from inpaint_nb.light import Inpainter
 from inpaint_nb.models import MODELS, create_model, load_model, save_model
-from inpaint_nb.train import Callback, Compute, Interrupted, PlainStep, RunState, TrainConfig, decay_groups, same_discriminator, summary, train_from_folder
+from inpaint_nb.gan import same_discriminator
+from inpaint_nb.run import check_settings, train_from_folder
+from inpaint_nb.settings import TrainConfig, decay_groups
+from inpaint_nb.train import Callback, Compute, Interrupted, PlainStep, RunState
+from inpaint_nb.watch import summary
 from inpaint_nb.video import write_clip_record
 
 shared = Path(__file__).parents[2]/'shared/reference'
@@ -325,7 +329,7 @@ def test_lpips_is_a_score_where_its_weights_are(tmp_path):
     assert own.scores['lpips'](y, y, mask[..., 16:-16, 16:-16]) == 0 and 'lpips' not in make_step().scores
     torch.save({name.replace('net.', 'features.'): value for name, value in LPIPS().state_dict().items() if name.startswith('net.')}, tmp_path/'vgg.pth')
     config = replace(QUICK, lpips_weights=tmp_path/'vgg.pth')
-    config.check()
+    check_settings(config)
     named = GanStep(Tiny(), create_loss('l1'), config, Compute(config))
     with torch.no_grad(): assert named.scores['lpips'](y, 1 - y, mask[..., 16:-16, 16:-16]) > 0
     assert 'lpips' not in PlainStep.scores

@@ -16,7 +16,7 @@ from test_train import NAME, QUICK, lasting
 
 from inpaint_nb.records import write_record
 from inpaint_nb.models import load_model
-from inpaint_nb.train import train_from_folder
+from inpaint_nb.run import train_from_folder
 
 MOMENTS = 50 if os.environ.get('INPAINT_LONG') == '1' else 2
 KINDS = dict(training=dict(eval_step=1, ema_model=True, save_epoch=True),

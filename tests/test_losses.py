@@ -21,7 +21,8 @@ from inpaint_nb.losses import (
     diff_augment, is_temporal, load_dinov2, load_lpips, plain_losses, rotate, translate
 )
 from inpaint_nb.scores import hole_flicker, hole_psnr, hole_ssim, ssim_map
-from inpaint_nb.train import TrainConfig, criterion_of
+from inpaint_nb.run import criterion_of
+from inpaint_nb.settings import TrainConfig
 
 VGG_FILE, DINO_FILE = [Path(url).name for url in (VGG_URL, DINO_URL)]
 

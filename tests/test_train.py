@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 from torch._dynamo.utils import counters
 
-from inpaint_nb import train
+from inpaint_nb import loading, run as long_run, settings, train, watch
 from inpaint_nb.datasets import InpaintDataset
 from inpaint_nb.records import write_record
 from inpaint_nb.fills import repeat_background
@@ -18,8 +18,9 @@ from inpaint_nb.losses import create_loss
 from inpaint_nb.scores import hole_psnr
 from inpaint_nb.light import Inpainter
 from inpaint_nb.models import MODELS, create_model, load_model, save_model
-from inpaint_nb.train import (SCHEDULES, Callback, Interrupted, TrainConfig, begin_with, decay_groups, fit, scheduler_state,
-                              train_from_folder)
+from inpaint_nb.run import begin_with, fit, scheduler_state, train_from_folder
+from inpaint_nb.settings import SCHEDULES, TrainConfig, decay_groups
+from inpaint_nb.train import Callback, Interrupted
 from inpaint_nb.video import VideoDataset, write_clip_record
 
 shared = Path(__file__).parents[2]/'shared'
@@ -85,7 +86,7 @@ class StopAfter(Callback):
     ('epochs7', dict(max_epoch=7)), ('epochs5', dict(max_epoch=5)), ('cycles1_ep3', dict(max_epoch=3, learning_rate_cycles=1))])
 def test_schedule_equals_the_reference(case, options):
     config, stored = TrainConfig(**options), np.load(golden)
-    rates, decays = zip(*[SCHEDULES[config.scheduler](epoch, config) for epoch in range(1, config.max_epoch + 1)])
+    rates, decays = zip(*[SCHEDULES[config.scheduler].rates(epoch, config) for epoch in range(1, config.max_epoch + 1)])
     expected = stored[f'sched|{case}|lr']
     assert config.max_epoch - len(expected) in (range(1) if config.scheduler == 'step' else range(1, 5))  # the reference drops the last epochs; here they are all there
     np.testing.assert_allclose(rates[:len(expected)], expected, rtol=1e-9)
@@ -101,7 +102,7 @@ def test_rates_of_every_optimizer_equal_the_reference(data, tmp_path, name):
     class Look(Callback):
         def before_epoch(self, run): self.epoch = True
         def after_step(self, run):
-            if self.epoch: seen.append([(group['lr'], group['weight_decay']) for group in run.step.optimizers[0].param_groups])
+            if self.epoch: seen.append([(group['lr'], group['weight_decay']) for group in run.learner.optimizers[0].param_groups])
             self.epoch = False
     run(data, tmp_path, Look(), optimizer=name, learning_rate=1e-4, max_epoch=10, learning_rate_cycles=1, num_samples=4, skip_eval=True)
     for number, part in enumerate(('wd_decay_group', 'wd_nodecay_group')):
@@ -119,16 +120,16 @@ def test_warm_up_starts_where_the_reference_does(data, tmp_path):
     "There it is one epoch at the lowest rate; here the rate grows from it, step by step, over as many epochs as were asked for."
     rates = []
     class Look(Callback):
-        def after_step(self, run): rates.append(run.step.optimizers[0].param_groups[0]['lr'])
+        def after_step(self, run): rates.append(run.learner.optimizers[0].param_groups[0]['lr'])
     run(data, tmp_path, Look(), warmup_epoch=2, learning_rate=1e-4, num_samples=8, max_epoch=4, learning_rate_cycles=1, skip_eval=True)
     assert rates[0] == pytest.approx(np.load(golden)['sched|warmup|lr'][0], rel=1e-9)  # 1e-6
     assert rates[:4] == sorted(rates[:4]) and rates[3] < 1e-4
-    assert rates[4:6] == pytest.approx([SCHEDULES['cosine_wd'](3, TrainConfig(max_epoch=4, learning_rate_cycles=1))[0]] * 2)
+    assert rates[4:6] == pytest.approx([SCHEDULES['cosine_wd'].rates(3, TrainConfig(max_epoch=4, learning_rate_cycles=1))[0]] * 2)
 
 @pytest.mark.parametrize('epochs', [1, 2, 4])
 def test_fewer_epochs_than_cycles(epochs):
     config = TrainConfig(max_epoch=epochs)
-    assert [SCHEDULES['cosine_wd'](epoch, config)[0] for epoch in range(1, epochs + 1)] == [1e-4] * epochs
+    assert [SCHEDULES['cosine_wd'].rates(epoch, config)[0] for epoch in range(1, epochs + 1)] == [1e-4] * epochs
 
 @needs_reference
 def test_decay_groups_equal_the_reference():
@@ -139,6 +140,20 @@ def test_decay_groups_equal_the_reference():
     ours = [[names[id(value)] for value in group['params']] for group in decay_groups(model, 0.001)]
     assert set(ours[0]) == decayed and len(ours[0]) == 34 and len(ours[1]) == 47
     assert ours[0][0] == 'dec1.glu_conv.w1.weight'  # the reference's file has a tensor of this shape as its first
+
+def test_a_schedule_free_optimizer_of_any_name_has_no_schedule(data, tmp_path, monkeypatch):
+    "Its row says so, not its name; the other way round as well."
+    monkeypatch.setitem(settings.OPTIMIZERS, 'free', settings.OPTIMIZERS['adamw_schedulefree'])
+    monkeypatch.setitem(settings.OPTIMIZERS, 'mine_schedulefree', settings.OPTIMIZERS['sgd'])
+    for name, states in (('free', 0), ('mine_schedulefree', 1)):
+        run(data, tmp_path/name, optimizer=name, max_epoch=1, skip_eval=True)
+        file = load_model(tmp_path/name/f'{NAME}.checkpoint.pth')[1]
+        assert len(file['scheduler_state_dict']) == states and ('raw_state_dict' in file) == (name == 'free')
+    with pytest.raises(ValueError, match='above 0 for free'): run(data, tmp_path, optimizer='free', adam_beta1=0)
+
+def test_settings_check_themselves_and_stay():
+    with pytest.raises(ValueError, match='--batch-size is 0; it must be 1 or more'): TrainConfig(batch_size=0)
+    with pytest.raises(AttributeError): QUICK.batch_size = 3
 
 def test_scheduler_entry_is_that_of_the_reference():
     state, = scheduler_state(TrainConfig(max_epoch=3, learning_rate_cycles=1), 2)
@@ -161,7 +176,7 @@ def through(data, tmp_path_factory):
 
 @pytest.mark.parametrize('stops, options', [
     ((1, 8), {}), ((3,), {}), ((5, 6), dict(backward_step=1, disable_hard_example=True)), ((2,), dict(backward_step=4)), ((4,), dict(warmup_epoch=2, loss='dct')),
-    *[pytest.param((2, 5), dict(optimizer=name), marks=[pytest.mark.long] * (name not in ('lion', 'radam_schedulefree'))) for name in train.OPTIMIZERS], *[((3,), dict(optimizer=name, ema_model=True, ema_step=2, ema_decay=0.9)) for name in ('adamw', 'adamw_schedulefree')],
+    *[pytest.param((2, 5), dict(optimizer=name), marks=[pytest.mark.long] * (name not in ('lion', 'radam_schedulefree'))) for name in settings.OPTIMIZERS], *[((3,), dict(optimizer=name, ema_model=True, ema_step=2, ema_decay=0.9)) for name in ('adamw', 'adamw_schedulefree')],
     ((1,), dict(arch=LIGHT, max_epoch=1)), ((2,), dict(arch=LIGHT, max_epoch=1, amp_float='bfloat16')),
     ((2,), dict(arch=OURS, max_epoch=1, ema_model=True))])
 def test_resume_is_exact(data, tmp_path, through, stops, options):
@@ -217,7 +232,7 @@ def test_signals_to_a_process(data, tmp_path, through, options):
 def test_loading_processes_leave_signals_to_the_loop():
     "Else one that dies would be an error in the midst of saving; a second request to end is obeyed."
     code = '''import os, signal
-from inpaint_nb.train import leave_signals
+from inpaint_nb.loading import leave_signals
 leave_signals(0)
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): os.kill(os.getpid(), number)
 print('alive', flush=True)
@@ -231,9 +246,9 @@ def test_averages_are_judged_and_raw_weights_go_on(data, tmp_path):
     class Follow(Callback):
         average = None
         def after_step(self, run):
-            self.now = torch.cat([value.detach().flatten() for value in run.step.model.parameters()])
+            self.now = torch.cat([value.detach().flatten() for value in run.learner.model.parameters()])
             self.average = self.average + 0.1 * (self.now - self.average)
-        def before_fit(self, run): self.average = torch.cat([value.detach().flatten() for value in run.step.model.parameters()])
+        def before_fit(self, run): self.average = torch.cat([value.detach().flatten() for value in run.learner.model.parameters()])
     run(data, tmp_path, follow := Follow(), ema_model=True, ema_decay=0.9, max_epoch=1, skip_eval=True)
     model, file = load_model(tmp_path/f'{NAME}.checkpoint.pth')
     torch.testing.assert_close(weights(tmp_path/f'{NAME}.pth'), follow.average)
@@ -313,9 +328,9 @@ def test_a_watcher_ends_the_run(data, tmp_path, steps):
 
 def test_watching_changes_nothing(data, tmp_path, through):
     picture, mask = torch.rand(1, 3, 52, 52), torch.zeros(1, 1, 52, 52)
-    watch = train.Watch(picture, mask, (0, 3))
-    assert lasting(run(data, tmp_path, watch)) == through()[0]
-    assert sorted(watch.pictures) == [0, 3] and torch.equal(watch.pictures[3], picture)  # there is no hole
+    looking = watch.Watch(picture, mask, (0, 3))
+    assert lasting(run(data, tmp_path, looking)) == through()[0]
+    assert sorted(looking.pictures) == [0, 3] and torch.equal(looking.pictures[3], picture)  # there is no hole
 
 # ---- files
 
@@ -376,17 +391,17 @@ def test_a_run_of_the_reference_with_another_loss_begins_to_compare_anew(data, t
     assert 'the first epoch that is judged counts as the best' in capsys.readouterr().out
 
 def test_settings_that_the_reference_leaves_open_did_not_change():
-    assert train.changed(TrainConfig(), dict(arch=None, loss=None, learning_rate_decay_step=[1], gpu=[0, 1], seed=3, lr=1)) == []
-    assert train.changed(TrainConfig(video=True), dict(video=True, arch='inpaint.light_video_inpaint_v1', loss=None)) == []
-    assert train.changed(TrainConfig(), dict(arch='inpaint.light_video_inpaint_v1', max_epoch=199)) == ['arch inpaint.light_inpaint_v1 (was inpaint.light_video_inpaint_v1)', 'max epoch 200 (was 199)']
+    assert long_run.changed(TrainConfig(), dict(arch=None, loss=None, learning_rate_decay_step=[1], gpu=[0, 1], seed=3, lr=1)) == []
+    assert long_run.changed(TrainConfig(video=True), dict(video=True, arch='inpaint.light_video_inpaint_v1', loss=None)) == []
+    assert long_run.changed(TrainConfig(), dict(arch='inpaint.light_video_inpaint_v1', max_epoch=199)) == ['arch inpaint.light_inpaint_v1 (was inpaint.light_video_inpaint_v1)', 'max epoch 200 (was 199)']
 
 def test_a_warm_up_does_not_begin_again(data, tmp_path):
     write_foreign(data, tmp_path, 9.0, warmup_epoch=1)
     rates = []
     class Look(Callback):
-        def after_step(self, run): rates.append(run.step.optimizers[0].param_groups[0]['lr'])
+        def after_step(self, run): rates.append(run.learner.optimizers[0].param_groups[0]['lr'])
     run(data, tmp_path, Look(), max_epoch=2, resume=True, warmup_epoch=1)
-    assert rates == pytest.approx([SCHEDULES['cosine_wd'](2, replace(QUICK, max_epoch=2))[0]] * 3)
+    assert rates == pytest.approx([SCHEDULES['cosine_wd'].rates(2, replace(QUICK, max_epoch=2))[0]] * 3)
 
 @needs_reference
 def test_weights_of_the_reference_to_begin_with(data, tmp_path):
@@ -464,7 +479,7 @@ def test_a_full_disk_leaves_the_old_files(data, tmp_path, monkeypatch, capsys):
     class Full(Callback):
         def before_epoch(self, run):
             full = run.state.epoch == 2
-            monkeypatch.setattr(train, 'save_model', no_space if full else save_model)
+            monkeypatch.setattr(long_run, 'save_model', no_space if full else save_model)
             self.kept = kept.append(path.read_bytes()) if path.exists() else None
     def no_space(*args, **options): raise OSError('could not write: No space left on device; the old file is untouched')
     path, kept = tmp_path/f'{NAME}.checkpoint.pth', []
@@ -472,7 +487,7 @@ def test_a_full_disk_leaves_the_old_files(data, tmp_path, monkeypatch, capsys):
     assert kept[0] == kept[1] != path.read_bytes()
     assert 'No space left' in capsys.readouterr().err
     class Fuller(Full):
-        def before_epoch(self, run): monkeypatch.setattr(train, 'save_model', no_space)
+        def before_epoch(self, run): monkeypatch.setattr(long_run, 'save_model', no_space)
     with pytest.raises(OSError, match='No space left'): run(data, tmp_path, Fuller(), max_epoch=4, resume=True)
 
 def test_files_of_options(data, tmp_path):
@@ -622,7 +637,7 @@ def test_captions_have_room():
     "However small the pictures are."
     for side in (8, 28, 40, 64, 224):
         captions = ['input with hole', 'prediction', 'target']
-        sheet = train.contact_sheet({caption: torch.zeros(2, 3, side, side) for caption in captions})
+        sheet = watch.contact_sheet({caption: torch.zeros(2, 3, side, side) for caption in captions})
         need = ImageDraw.Draw(sheet).textlength(captions[0]) + 3
         assert sheet.width % (3 * side) == 0 and sheet.width / 3 >= need and sheet.width <= 3 * max(side, need + 5 + side)
 
@@ -679,7 +694,7 @@ def test_the_first_bad_step_ends_a_strict_run(data, tmp_path):
     with pytest.raises(FloatingPointError, match='in 1 steps of epoch 1'): go()
     assert weights(tmp_path/f'{NAME}.checkpoint.pth').isfinite().all()
 
-@pytest.mark.parametrize('name', train.OPTIMIZERS)
+@pytest.mark.parametrize('name', settings.OPTIMIZERS)
 def test_a_bad_step_moves_nothing(name, tmp_path):
     "Compared with the same step object that never saw the bad step."
     compute, config = train.Compute(QUICK), replace(QUICK, optimizer=name)
@@ -696,7 +711,7 @@ def test_a_bad_step_moves_nothing(name, tmp_path):
         steps.append(torch.cat([value.detach().flatten() for value in step.model.parameters()]))
     assert torch.equal(*steps)
 
-@pytest.mark.parametrize('name', train.OPTIMIZERS)
+@pytest.mark.parametrize('name', settings.OPTIMIZERS)
 def test_a_bad_first_step_leaves_no_trace(name):
     config = replace(QUICK, optimizer=name)
     pictures, mask, steps = torch.rand(2, 3, 52, 52), torch.ones(2, 1, 52, 52, dtype=torch.bool), []
@@ -712,7 +727,7 @@ def test_a_bad_first_step_leaves_no_trace(name):
 def test_weight_decay_may_begin_at_nothing(data, tmp_path):
     decays = []
     class Look(Callback):
-        def after_step(self, run): decays.append([group['weight_decay'] for group in run.step.optimizers[0].param_groups])
+        def after_step(self, run): decays.append([group['weight_decay'] for group in run.learner.optimizers[0].param_groups])
     run(data, tmp_path, Look(), weight_decay=0, weight_decay_end=0.01, learning_rate_cycles=1)
     assert decays[0] == pytest.approx([0, 0], abs=1e-6) and 0.005 < decays[-1][0] < 0.01 and decays[-1][1] == 0
 
@@ -787,8 +802,8 @@ def test_a_step_does_not_wait_for_the_device(data, tmp_path, monkeypatch):
     for name in ('item', 'tolist', '__bool__', '__float__', 'numpy', 'cpu'): watched(name)
     class Count(Callback):
         def before_fit(self, run):
-            inner = run.step.accumulate, run.step.update
-            run.step.accumulate, run.step.update = [self.counted(method) for method in inner]
+            inner = run.learner.accumulate, run.learner.update
+            run.learner.accumulate, run.learner.update = [self.counted(method) for method in inner]
         def counted(self, method):
             def call(*args):
                 learning.append(True)
@@ -841,7 +856,7 @@ class Steady(Callback):
     def __init__(self): self.time, self.rates = 0, []
     def after_step(self, run):
         self.time += 10
-        self.rates.append(run.step.optimizers[0].param_groups[0]['lr'])
+        self.rates.append(run.learner.optimizers[0].param_groups[0]['lr'])
 
 def timed(data, folder, watcher, *more, **options):
     "A run by the clock of its watcher."
@@ -883,13 +898,13 @@ def test_how_long_a_run_will_take(data, tmp_path, capsys, epochs, says):
     "By a clock of its own, in which a step of four samples takes ten seconds: said in the second step."
     train_set, eval_set = (InpaintDataset(data/part, part == 'train', QUICK.size, 7) for part in ('train', 'eval'))
     slow, config = Slow(), replace(QUICK, max_epoch=epochs, learning_rate_cycles=1)
-    fit(create_model(NAME), train_set, eval_set, tmp_path, config, [slow, train.Estimate()], progress=False, now=lambda: slow.time)
+    fit(create_model(NAME), train_set, eval_set, tmp_path, config, [slow, watch.Estimate()], progress=False, now=lambda: slow.time)
     said = [line for line in capsys.readouterr().out.splitlines() if 'samples/s' in line]
     assert len(said) == 1 and said[0].startswith('At 0.4 samples/s an epoch of 10 samples takes 25 seconds, ' + says), said
     for option in ('--max-minutes', '--num-samples'): assert (option in said[0]) == (epochs > 3)
 
 def test_a_short_run_is_not_estimated(data, tmp_path, capsys):
-    run(data, tmp_path, train.Estimate())
+    run(data, tmp_path, watch.Estimate())
     assert 'samples/s' not in capsys.readouterr().out
 
 class AtOnce:
@@ -930,7 +945,7 @@ def test_scarce_memory_of_loading_processes_is_one_line(data, tmp_path):
 
 def test_little_shared_memory_changes_nothing_but_the_way(data, tmp_path, monkeypatch, capsys):
     run(data, tmp_path/'shared', max_epoch=1, num_workers=1)
-    monkeypatch.setattr(train, 'shared_memory', lambda: 64_000)
+    monkeypatch.setattr(loading, 'shared_memory', lambda: 64_000)
     run(data, tmp_path/'pipe', max_epoch=1, num_workers=1)
     assert '/dev/shm has only 0 MB' in capsys.readouterr().out
     assert torch.equal(*(weights(tmp_path/name/f'{NAME}.pth') for name in ('shared', 'pipe')))
