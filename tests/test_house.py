@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 TOP = {'nbs', 'inpaint_nb', 'settings.ini', 'setup.py', '_quarto.yml', 'tests', 'README.md',
-       '.ci', '.github', 'LICENSE', '.gitignore', 'CHANGELOG.md'}
+       '.ci', '.github', 'LICENSE', '.gitignore', 'CHANGELOG.md', 'CONTRIBUTING.md'}
 SETTINGS = ConfigParser(delimiters=['='])
 SETTINGS.read(ROOT/'settings.ini', encoding='utf-8')
 SETTINGS = SETTINGS['DEFAULT']
