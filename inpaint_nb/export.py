@@ -29,10 +29,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .datasets import make_folder
 from .models import (
     Inpainter, create_model, load_model, load_weights, model_state, packed, read_checkpoint,
     weights_file, write_whole)
+from .records import make_folder
 
 # %% ../nbs/07b_export.ipynb #73bb595c
 @dataclass(frozen=True)

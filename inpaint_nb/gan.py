@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PERIOD', 'CELL', 'RIM', 'DISCRIMINATORS', 'WORSE', 'folded', 'fine_detail', 'detail_energies', 'checkerboard_energy',
            'sharpness', 'Discriminator', 'fit_to', 'hole_cells', 'ChannelGate', 'Residual', 'Overview', 'halve', 'L3C',
-           'Spectrum', 'Fusion', 'FFC', 'Ensemble', 'L3CE', 'FFCE', 'L3CFFCE', 'discriminator_kind',
+           'Spectrum', 'Fusion', 'FFC', 'Ensemble', 'L3CE', 'FFCE', 'L3CFFCE', 'DiscriminatorRow', 'discriminator_kind',
            'create_discriminator', 'to_list', 'shares', 'generator_loss', 'discriminator_loss', 'straight_clamp',
            'dequantise', 'adaptive_weight', 'moving_average', 'generator_warmup', 'late_warmup', 'GanStep', 'board',
            'best_row', 'load_discriminator']
@@ -13,6 +13,7 @@ __all__ = ['PERIOD', 'CELL', 'RIM', 'DISCRIMINATORS', 'WORSE', 'folded', 'fine_d
 # %% ../nbs/05_gan.ipynb #bb993233
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,7 +24,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 
 from .losses import LPIPS, load_lpips, reflect_to
-from .models import Inpainter, ReplicatePad, load_weights, model_state, read_checkpoint, replicate_pad
+from .light import Inpainter, ReplicatePad, replicate_pad
+from .models import load_weights, model_state, read_checkpoint
 from .train import Compute, PlainStep, RunState, TrainConfig, create_optimizer, own_randomness, same_discriminator, say, set_seed
 
 # %% ../nbs/05_gan.ipynb #ec681a3e
@@ -310,13 +312,26 @@ class L3CFFCE(Ensemble):
     name, kinds, odds = 'inpaint.l3c_ffc_ensemble_discriminator', (L3C, L3C, FFC, FFC), (2., 1., 2., 1.)
 
 # %% ../nbs/05_gan.ipynb #b83627a4
-DISCRIMINATORS: dict[str, type[Discriminator]] = dict(l3c=L3C, l3ce=L3CE, ffc=FFC, ffce=FFCE, l3cffce=L3CFFCE)  # add your own
+@dataclass(frozen=True)
+class DiscriminatorRow:
+    "What is known of a discriminator before it is made."
+    make: type[Discriminator]  # gives one with fresh weights; its `name` is the one that files keep
+    meaning: str  # what it is, in words
+
+DISCRIMINATORS: dict[str, DiscriminatorRow] = {  # add your own
+    'l3c': DiscriminatorRow(L3C, 'looks closely, knowing what the picture should look like'),
+    'l3ce': DiscriminatorRow(L3CE, 'three `l3c` that take turns'),
+    'ffc': DiscriminatorRow(FFC, 'looks at the spectrum as well'),
+    'ffce': DiscriminatorRow(FFCE, 'three `ffc` that take turns'),
+    'l3cffce': DiscriminatorRow(L3CFFCE, 'two of each that take turns'),
+}
 
 def discriminator_kind(
     name: str,  # one of `DISCRIMINATORS`, or the name that its file has
 ) -> type[Discriminator] | None:  # None: there is no such discriminator
     "The class that a name stands for."
-    return ({kind.name: kind for kind in DISCRIMINATORS.values()} | DISCRIMINATORS).get(name)
+    kinds = {row.make.name: row.make for row in DISCRIMINATORS.values()}
+    return (kinds | {known: row.make for known, row in DISCRIMINATORS.items()}).get(name)
 
 def create_discriminator(
     name: str,  # one of `DISCRIMINATORS`, or the name that its file has
@@ -324,7 +339,8 @@ def create_discriminator(
 ) -> Discriminator:  # with fresh weights
     "A new discriminator."
     kind = discriminator_kind(name)
-    if kind is None: raise ValueError(f'unknown discriminator {name!r}; there are: {", ".join(DISCRIMINATORS)}')
+    if kind is None:
+        raise ValueError(f'unknown discriminator {name!r}; there are: {", ".join(DISCRIMINATORS)}')
     return kind(**kwargs)
 
 # %% ../nbs/05_gan.ipynb #4cdcb612

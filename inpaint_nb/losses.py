@@ -6,17 +6,17 @@
 __all__ = ['PATIENCE', 'VGG_URL', 'DINO_URL', 'LOSSES', 'Loss', 'L1', 'MaskedL1', 'MaskedRMSE', 'ClampLoss', 'dct_basis', 'dct2',
            'windows', 'with_luma', 'DCTLoss', 'rotate', 'Turned', 'Weighted', 'LPIPS', 'read_weights', 'lpips_tensors',
            'answers', 'hub_weights', 'load_lpips', 'reflect_to', 'WithLPIPS', 'DINOv2', 'load_dinov2',
-           'TemporalGradient', 'TemporalSmoothing', 'create_loss', 'is_temporal', 'plain_losses', 'translate',
-           'diff_augment', 'hole_psnr', 'ssim_map', 'hole_ssim', 'hole_flicker']
+           'TemporalGradient', 'TemporalSmoothing', 'LossRow', 'create_loss', 'is_temporal', 'plain_losses',
+           'translate', 'diff_augment', 'hole_psnr', 'ssim_map', 'hole_ssim', 'hole_flicker']
 
 # %% ../nbs/03a_losses.ipynb #a18ba8cd
 import importlib.util
-import inspect
 import math
 import re
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Thread
@@ -31,7 +31,7 @@ from .masks import correlate1d
 # %% ../nbs/03a_losses.ipynb #183d2b22
 class Loss(nn.Module):
     "What a loss tells about itself."
-    diff_aug = False # is it worth while to move both pictures before comparing
+    diff_aug = False  # is it worth while to move both pictures before comparing
     @property
     def temporal(self) -> bool:
         "Must the batch be a clip, frame after frame?"
@@ -41,10 +41,10 @@ class Loss(nn.Module):
 class L1(Loss):
     "Mean absolute error of all pixels."
     def forward(self,
-        pred: Tensor, # b c h w
-        target: Tensor, # b c h w
-        mask: Tensor | None = None, # not used
-    ) -> Tensor: # scalar
+        pred: Tensor,  # b c h w
+        target: Tensor,  # b c h w
+        mask: Tensor | None = None,  # not used
+    ) -> Tensor:  # scalar
         "The same for every pixel."
         return F.l1_loss(pred, target)
 
@@ -52,10 +52,10 @@ class L1(Loss):
 class MaskedL1(Loss):
     "Mean absolute error, each pixel counting as much as its mask says."
     def forward(self,
-        pred: Tensor, # b c h w
-        target: Tensor, # b c h w
-        mask: Tensor | None = None, # b 1 h w, 0..1 or bool; None: all pixels count
-    ) -> Tensor: # scalar
+        pred: Tensor,  # b c h w
+        target: Tensor,  # b c h w
+        mask: Tensor | None = None,  # b 1 h w, 0..1 or bool; None: all pixels count
+    ) -> Tensor:  # scalar
         "Zero if nothing counts."
         if mask is None: return F.l1_loss(pred, target)
         mask = mask.to(pred.dtype)
@@ -65,10 +65,10 @@ class MaskedL1(Loss):
 class MaskedRMSE(Loss):
     "Root mean squared error of each picture, each pixel counting as much as its mask says."
     def forward(self,
-        pred: Tensor, # b c h w
-        target: Tensor, # b c h w
-        mask: Tensor | None = None, # b 1 h w, 0..1 or bool; None: all pixels count
-    ) -> Tensor: # scalar, mean of the pictures
+        pred: Tensor,  # b c h w
+        target: Tensor,  # b c h w
+        mask: Tensor | None = None,  # b 1 h w, 0..1 or bool; None: all pixels count
+    ) -> Tensor:  # scalar, mean of the pictures
         "Zero if nothing counts."
         error = (pred.float() - target.float()).square().mean(1, keepdim=True)
         mask = torch.ones_like(error) if mask is None else mask.float()
@@ -80,16 +80,16 @@ class MaskedRMSE(Loss):
 class ClampLoss(Loss):
     "A loss of the values as they will be shown, and a little of the raw values."
     def __init__(self,
-        loss: nn.Module, # called as `loss(pred, target, mask)`
-        raw: float = 0.001, # weight of the raw values
+        loss: nn.Module,  # called as `loss(pred, target, mask)`
+        raw: float = 0.001,  # weight of the raw values
     ):
         super().__init__()
         self.loss, self.raw = loss, raw
     def forward(self,
-        pred: Tensor, # b c h w, any values
-        target: Tensor, # b c h w
-        mask: Tensor | None = None, # b 1 h w
-    ) -> Tensor: # scalar
+        pred: Tensor,  # b c h w, any values
+        target: Tensor,  # b c h w
+        mask: Tensor | None = None,  # b 1 h w
+    ) -> Tensor:  # scalar
         "Shown, plus a little raw."
         shown = self.loss(pred.clamp(0, 1), target.clamp(0, 1), mask)
         return shown + self.raw * self.loss(pred, target, mask)
@@ -97,9 +97,9 @@ class ClampLoss(Loss):
 # %% ../nbs/03a_losses.ipynb #a82fc1fb
 @lru_cache(maxsize=16)
 def dct_basis(
-    size: int, # samples
-    device: torch.device | str = 'cpu', # where to keep it
-) -> Tensor: # waves, samples
+    size: int,  # samples
+    device: torch.device | str = 'cpu',  # where to keep it
+) -> Tensor:  # waves, samples
     "The orthonormal cosine transform (DCT-II) as a matrix."
     wave, sample = torch.arange(size, dtype=torch.float64)[:, None], torch.arange(size, dtype=torch.float64)
     basis = torch.cos(math.pi / size * (sample + 0.5) * wave) * math.sqrt(2 / size)
@@ -108,8 +108,8 @@ def dct_basis(
 
 # %% ../nbs/03a_losses.ipynb #85ba3387
 def dct2(
-    x: Tensor, # ... s s
-) -> Tensor: # ... s s, coefficients of the waves
+    x: Tensor,  # ... s s
+) -> Tensor:  # ... s s, coefficients of the waves
     "The two-dimensional cosine transform of squares: the columns, then the rows."
     size, basis = x.shape[-1], dct_basis(x.shape[-1], x.device).T
     columns = (x.float().mT.reshape(-1, size) @ basis).view(x.shape)
@@ -117,17 +117,17 @@ def dct2(
 
 # %% ../nbs/03a_losses.ipynb #43db6383
 def windows(
-    x: Tensor, # b c h w
-    size: int, # side of a window, divides h and w
-) -> Tensor: # b c h/size w/size size size
+    x: Tensor,  # b c h w
+    size: int,  # side of a window, divides h and w
+) -> Tensor:  # b c h/size w/size size size
     "Cut into windows that do not overlap."
     b, c, h, w = x.shape
     return x.view(b, c, h // size, size, w // size, size).transpose(3, 4)
 
 # %% ../nbs/03a_losses.ipynb #ab0052f1
 def with_luma(
-    x: Tensor, # b c h w
-) -> Tensor: # b 4 h w for colour, unchanged otherwise
+    x: Tensor,  # b c h w
+) -> Tensor:  # b 4 h w for colour, unchanged otherwise
     "Put the brightness of the clamped picture before its colours."
     if x.shape[1] != 3: return x
     shown = x.clamp(0, 1)
@@ -138,10 +138,10 @@ class DCTLoss(Loss):
     "Mean absolute error of the cosine coefficients of windows."
     diff_aug = True
     def __init__(self,
-        window: int | None = None, # side of the windows, pixels; None: the whole picture, which must be square
-        overlap: bool = False, # a second set of windows, half a window aside
-        clamp: bool = True, # compare what will be shown, and a thousandth of the raw pixels
-        distance: Callable = F.l1_loss, # of coefficients
+        window: int | None = None,  # side of the windows, pixels; None: the whole picture, which must be square
+        overlap: bool = False,  # a second set of windows, half a window aside
+        clamp: bool = True,  # compare what will be shown, and a thousandth of the raw pixels
+        distance: Callable = F.l1_loss,  # of coefficients
     ):
         super().__init__()
         self.window, self.overlap, self.clamp, self.distance = window, overlap, clamp, distance
@@ -149,10 +149,10 @@ class DCTLoss(Loss):
 # %% ../nbs/03a_losses.ipynb #aa2386d7
 @patch
 def frequencies(self: DCTLoss,
-    pred: Tensor, # b c h w, whole windows
-    target: Tensor, # b c h w
-    size: int, # side of a window
-) -> Tensor: # scalar
+    pred: Tensor,  # b c h w, whole windows
+    target: Tensor,  # b c h w
+    size: int,  # side of a window
+) -> Tensor:  # scalar
     "The distance of two pictures, window by window."
     raw = pred - target
     shown = pred.clamp(0, 1) - target.clamp(0, 1) if self.clamp else raw
@@ -162,10 +162,10 @@ def frequencies(self: DCTLoss,
 
 @patch
 def forward(self: DCTLoss,
-    pred: Tensor, # b c h w, any values
-    target: Tensor, # b c h w
-    mask: Tensor | None = None, # not used
-) -> Tensor: # scalar
+    pred: Tensor,  # b c h w, any values
+    target: Tensor,  # b c h w
+    mask: Tensor | None = None,  # not used
+) -> Tensor:  # scalar
     "Padded to whole windows; the mean of two sets of windows where they overlap."
     pred, target = with_luma(pred), with_luma(target)
     size = self.window or pred.shape[-1]
@@ -175,12 +175,12 @@ def forward(self: DCTLoss,
 
 # %% ../nbs/03a_losses.ipynb #988136ad
 def rotate(
-    x: Tensor, # b c s s
-    angles: Tensor, # b, degrees, counter-clockwise
-    padding: str = 'constant', # what comes in: 'constant' (zeros) or 'reflect'
-    expand: bool = True, # keep the margin
-    align_corners: bool = True, # False: magnify by s/(s-1), as the reference does
-) -> Tensor: # b c s' s'
+    x: Tensor,  # b c s s
+    angles: Tensor,  # b, degrees, counter-clockwise
+    padding: str = 'constant',  # what comes in: 'constant' (zeros) or 'reflect'
+    expand: bool = True,  # keep the margin
+    align_corners: bool = True,  # False: magnify by s/(s-1), as the reference does
+) -> Tensor:  # b c s' s'
     "Turn pictures around their centre."
     size = x.shape[-1]
     pad = (int(math.sqrt(2) * size) - size) // 2 + 1
@@ -195,15 +195,15 @@ def rotate(
 class Turned(Loss):
     "Half a loss of the pair, and the loss of the pair turned."
     def __init__(self,
-        loss: nn.Module, # called as `loss(pred, target)`
+        loss: nn.Module,  # called as `loss(pred, target)`
     ):
         super().__init__()
         self.loss = loss
     def forward(self,
-        pred: Tensor, # b c s s
-        target: Tensor, # b c s s
-        mask: Tensor | None = None, # not used
-    ) -> Tensor: # scalar
+        pred: Tensor,  # b c s s
+        target: Tensor,  # b c s s
+        mask: Tensor | None = None,  # not used
+    ) -> Tensor:  # scalar
         "Turned by any angle in training, by 45 degrees in eval mode."
         pred, target, b = with_luma(pred), with_luma(target), pred.shape[0]
         angles = torch.rand(b) * 720 - 360 if self.training else torch.full((b,), 45.)
@@ -214,24 +214,24 @@ class Turned(Loss):
 class Weighted(Loss):
     "A weighted sum of losses."
     def __init__(self,
-        *parts: tuple[float, nn.Module], # weight, loss
-        diff_aug: bool = True, # is it worth while to move both pictures before comparing
+        *parts: tuple[float, nn.Module],  # weight, loss
+        diff_aug: bool = True,  # is it worth while to move both pictures before comparing
     ):
         super().__init__()
         self.weights, self.diff_aug = [weight for weight, _ in parts], diff_aug
         self.losses = nn.ModuleList(loss for _, loss in parts)
     def forward(self,
-        pred: Tensor, # b c h w
-        target: Tensor, # b c h w
-        mask: Tensor | None = None, # b 1 h w
-    ) -> Tensor: # scalar
+        pred: Tensor,  # b c h w
+        target: Tensor,  # b c h w
+        mask: Tensor | None = None,  # b 1 h w
+    ) -> Tensor:  # scalar
         "Each part once."
         return sum(w * loss(pred, target, mask) for w, loss in zip(self.weights, self.losses))
 
 # %% ../nbs/03a_losses.ipynb #a4d3faa4
 class LPIPS(Loss):
     "The perceptual distance of Zhang et al. with VGG16, before its weights are loaded."
-    stages = {3: 64, 8: 128, 15: 256, 22: 512, 29: 512} # layers that are compared, and their channels
+    stages = {3: 64, 8: 128, 15: 256, 22: 512, 29: 512}  # layers that are compared, and their channels
     def __init__(self):
         from torchvision.models.vgg import cfgs, make_layers
         super().__init__()
@@ -244,8 +244,8 @@ class LPIPS(Loss):
 # %% ../nbs/03a_losses.ipynb #38c43f7f
 @patch
 def features(self: LPIPS,
-    x: Tensor, # b 3 h w, 0..1
-) -> list[Tensor]: # one for each stage, of length 1 at each pixel
+    x: Tensor,  # b 3 h w, 0..1
+) -> list[Tensor]:  # one for each stage, of length 1 at each pixel
     "What VGG16 sees."
     x, found = ((2 * x - 1 - self.shift) / self.scale).contiguous(memory_format=torch.channels_last), []
     for i, layer in enumerate(self.net):
@@ -255,9 +255,9 @@ def features(self: LPIPS,
 
 @patch
 def per_stage(self: LPIPS,
-    pred: Tensor, # b 3 h w, 0..1
-    target: Tensor, # b 3 h w, 0..1
-) -> Tensor: # stages, b
+    pred: Tensor,  # b 3 h w, 0..1
+    target: Tensor,  # b 3 h w, 0..1
+) -> Tensor:  # stages, b
     "The distance at each of the five stages."
     with torch.no_grad(): truth = self.features(target)
     return torch.stack([((p - t) ** 2 * head.view(-1, 1, 1)).sum(1).mean((1, 2))
@@ -265,17 +265,17 @@ def per_stage(self: LPIPS,
 
 @patch
 def forward(self: LPIPS,
-    pred: Tensor, # b 3 h w, 0..1
-    target: Tensor, # b 3 h w, 0..1
-    mask: Tensor | None = None, # not used
-) -> Tensor: # scalar
+    pred: Tensor,  # b 3 h w, 0..1
+    target: Tensor,  # b 3 h w, 0..1
+    mask: Tensor | None = None,  # not used
+) -> Tensor:  # scalar
     "The stages summed, the pictures averaged."
     return self.per_stage(pred, target).sum(0).mean()
 
 # %% ../nbs/03a_losses.ipynb #696492f7
 def read_weights(
-    file: str | Path, # as `torch.save` writes it
-) -> dict[str, Tensor]: # by name
+    file: str | Path,  # as `torch.save` writes it
+) -> dict[str, Tensor]:  # by name
     "The tensors of a file of weights."
     if not Path(file).is_file(): raise FileNotFoundError(f'there is no file of weights {file}')
     try: weights = torch.load(file, map_location='cpu', weights_only=True)
@@ -286,8 +286,8 @@ def read_weights(
 
 # %% ../nbs/03a_losses.ipynb #bb76d1dc
 def lpips_tensors(
-    weights: dict[str, Tensor], # names as in torchvision or in the package `lpips`
-) -> dict[str, Tensor]: # names as in `LPIPS`
+    weights: dict[str, Tensor],  # names as in torchvision or in the package `lpips`
+) -> dict[str, Tensor]:  # names as in `LPIPS`
     "The parts of VGG16 and the heads among tensors."
     found = {}
     for name, value in weights.items():
@@ -300,9 +300,9 @@ def lpips_tensors(
 # %% ../nbs/03a_losses.ipynb #8f5f9f66
 @patch
 def take(self: LPIPS,
-    tensors: dict[str, Tensor], # VGG16, the heads, or both; names as in `LPIPS`
-    file: str | Path, # where they are from, for messages
-) -> set[str]: # what there was: 'net', 'heads' or both
+    tensors: dict[str, Tensor],  # VGG16, the heads, or both; names as in `LPIPS`
+    file: str | Path,  # where they are from, for messages
+) -> set[str]:  # what there was: 'net', 'heads' or both
     "Use these weights."
     parts = {name.split('.')[0] for name in tensors}
     own = {name: value for name, value in self.state_dict().items() if name.split('.')[0] in parts}
@@ -314,27 +314,27 @@ def take(self: LPIPS,
     return parts
 
 # %% ../nbs/03a_losses.ipynb #f0bb1e53
-PATIENCE = 5 # seconds to wait for an answer from the network
+PATIENCE = 5  # seconds to wait for an answer from the network
 
 def answers(
-    url: str, # of a file
-) -> bool: # in time
+    url: str,  # of a file
+) -> bool:  # in time
     "Can a file be had?"
     replies = []
     def ask():
         with suppress(Exception): replies.append(urllib.request.urlopen(url, timeout=PATIENCE).close())
-    thread = Thread(target=ask, daemon=True) # the time limit of `urlopen` is for each address of a host anew
+    thread = Thread(target=ask, daemon=True)  # the time limit of `urlopen` is for each address of a host anew
     thread.start()
     thread.join(PATIENCE)
     return bool(replies)
 
 # %% ../nbs/03a_losses.ipynb #33949ed1
 def hub_weights(
-    url: str, # of the file
-    purpose: str, # begins the message: who needs it
-    size: str, # of the file, for the message
-    instead: str = '', # what else may be done, for the message
-) -> tuple[dict[str, Tensor], Path]: # tensors by name, and the file they are in
+    url: str,  # of the file
+    purpose: str,  # begins the message: who needs it
+    size: str,  # of the file, for the message
+    instead: str = '',  # what else may be done, for the message
+) -> tuple[dict[str, Tensor], Path]:  # tensors by name, and the file they are in
     "A file of weights from the cache of `torch.hub`, or else from the network."
     file = Path(torch.hub.get_dir()) / 'checkpoints' / url.rsplit('/', 1)[1]
     there = file.exists()
@@ -346,11 +346,11 @@ def hub_weights(
                                 f'a --loss that needs no weights: {", ".join(plain_losses())}') from error
 
 # %% ../nbs/03a_losses.ipynb #21340601
-VGG_URL = 'https://download.pytorch.org/models/vgg16-397923af.pth' # VGG16 trained on ImageNet, by torchvision
+VGG_URL = 'https://download.pytorch.org/models/vgg16-397923af.pth'  # VGG16 trained on ImageNet, by torchvision
 
 def load_lpips(
-    weights: str | Path | None = None, # a file of VGG16, of heads, or of both
-) -> LPIPS: # ready for use
+    weights: str | Path | None = None,  # a file of VGG16, of heads, or of both
+) -> LPIPS:  # ready for use
     "Weights from your file; without one VGG16 from the cache or the network, and the heads from the package `lpips`."
     loss, found = LPIPS(), set()
     if weights is not None: found = loss.take(lpips_tensors(read_weights(weights)), weights)
@@ -368,9 +368,9 @@ def load_lpips(
 
 # %% ../nbs/03a_losses.ipynb #fe2bb25f
 def reflect_to(
-    x: Tensor, # b c h w
-    multiple: int, # of the new sides
-) -> Tensor: # b c h' w'
+    x: Tensor,  # b c h w
+    multiple: int,  # of the new sides
+) -> Tensor:  # b c h' w'
     "Grow by reflection on all sides; no gradient flows through what is reflected."
     h, w = -x.shape[-2] % multiple, -x.shape[-1] % multiple
     if not h and not w: return x
@@ -382,17 +382,17 @@ class WithLPIPS(Loss):
     "A loss, and LPIPS of the same pair."
     diff_aug = True
     def __init__(self,
-        base: nn.Module, # called as `base(pred, target, mask)`
-        weight: float, # of LPIPS
-        lpips: LPIPS | None = None, # None: load it
+        base: nn.Module,  # called as `base(pred, target, mask)`
+        weight: float,  # of LPIPS
+        lpips: LPIPS | None = None,  # None: load it
     ):
         super().__init__()
         self.base, self.weight, self.lpips = base, weight, lpips or load_lpips()
     def forward(self,
-        pred: Tensor, # b 3 h w
-        target: Tensor, # b 3 h w
-        mask: Tensor | None = None, # b 1 h w
-    ) -> Tensor: # scalar
+        pred: Tensor,  # b 3 h w
+        target: Tensor,  # b 3 h w
+        mask: Tensor | None = None,  # b 1 h w
+    ) -> Tensor:  # scalar
         "Both on sides that are multiples of 16."
         if mask is not None: mask = reflect_to(mask.to(pred.dtype), 16)
         pred, target = reflect_to(pred, 16), reflect_to(target, 16)
@@ -402,20 +402,20 @@ class WithLPIPS(Loss):
 class DINOv2(Loss):
     "One minus the cosine between what DINOv2 sees in two pictures, before its weights are loaded."
     diff_aug = True
-    layers = [2, 5, 8, 11] # that are compared, of twelve
+    layers = [2, 5, 8, 11]  # that are compared, of twelve
     def __init__(self):
         import timm
         super().__init__()
         self.net = timm.create_model('vit_small_patch14_reg4_dinov2', pretrained=False, num_classes=0, dynamic_img_size=True)
-        self.register_buffer('mean', torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) # of ImageNet
+        self.register_buffer('mean', torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))  # of ImageNet
         self.register_buffer('std', torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
         self.requires_grad_(False)
 
 # %% ../nbs/03a_losses.ipynb #1a3bb324
 @patch
 def features(self: DINOv2,
-    x: Tensor, # b 3 h w, 0..1
-) -> Tensor: # layers, b, patches, 384
+    x: Tensor,  # b 3 h w, 0..1
+) -> Tensor:  # layers, b, patches, 384
     "What DINOv2 sees in each patch."
     x = reflect_to((x - self.mean) / self.std, 14)
     found = self.net.forward_intermediates(x, indices=self.layers, norm=True, output_fmt='NLC', intermediates_only=True)
@@ -423,26 +423,26 @@ def features(self: DINOv2,
 
 @patch
 def per_patch(self: DINOv2,
-    pred: Tensor, # b 3 h w, 0..1
-    target: Tensor, # b 3 h w, 0..1
-) -> Tensor: # layers, b, patches; 0 (the same) .. 2 (the opposite)
+    pred: Tensor,  # b 3 h w, 0..1
+    target: Tensor,  # b 3 h w, 0..1
+) -> Tensor:  # layers, b, patches; 0 (the same) .. 2 (the opposite)
     "The distance of each patch at each layer."
     with torch.no_grad(): truth = self.features(target)
     return 1 - F.cosine_similarity(self.features(pred), truth, dim=-1)
 
 @patch
 def forward(self: DINOv2,
-    pred: Tensor, # b 3 h w, 0..1
-    target: Tensor, # b 3 h w, 0..1
-    mask: Tensor | None = None, # not used
-) -> Tensor: # scalar
+    pred: Tensor,  # b 3 h w, 0..1
+    target: Tensor,  # b 3 h w, 0..1
+    mask: Tensor | None = None,  # not used
+) -> Tensor:  # scalar
     "The mean of all patches and layers."
     return self.per_patch(pred, target).mean()
 
 # %% ../nbs/03a_losses.ipynb #8ef702f6
 DINO_URL = 'https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_reg4_pretrain.pth'
 
-def load_dinov2() -> DINOv2: # ready for use
+def load_dinov2() -> DINOv2:  # ready for use
     "Weights from the cache or the network."
     from timm.models.vision_transformer import checkpoint_filter_fn
     loss = DINOv2()
@@ -456,15 +456,15 @@ class TemporalGradient(Loss):
     "Mean absolute error of the changes from frame to frame."
     temporal = True
     def __init__(self,
-        masked: bool = False, # count only pixels that are in the hole before and after
+        masked: bool = False,  # count only pixels that are in the hole before and after
     ):
         super().__init__()
         self.masked = masked
     def forward(self,
-        pred: Tensor, # frames c h w
-        target: Tensor, # frames c h w
-        mask: Tensor | None = None, # frames 1 h w, 0..1 or bool, counts if masked
-    ) -> Tensor: # scalar
+        pred: Tensor,  # frames c h w
+        target: Tensor,  # frames c h w
+        mask: Tensor | None = None,  # frames 1 h w, 0..1 or bool, counts if masked
+    ) -> Tensor:  # scalar
         "Zero for a single frame, which does not change."
         change = (pred.float() - target.float()).diff(dim=0).abs()
         if not self.masked or mask is None: return change.sum() / max(1, change.numel())
@@ -476,15 +476,24 @@ class TemporalSmoothing(Loss):
     "Mean squared distance of twice each frame to the sum of its neighbours in time."
     temporal = True
     def forward(self,
-        pred: Tensor, # frames c h w
-        target: Tensor | None = None, # not used
-        mask: Tensor | None = None, # not used
-    ) -> Tensor: # scalar
+        pred: Tensor,  # frames c h w
+        target: Tensor | None = None,  # not used
+        mask: Tensor | None = None,  # not used
+    ) -> Tensor:  # scalar
         "Zero for less than three frames."
         bend = pred.float().diff(n=2, dim=0)
         return bend.square().sum() / max(1, bend.numel())
 
 # %% ../nbs/03a_losses.ipynb #73b74e1c
+@dataclass(frozen=True)
+class LossRow:
+    "What is known of a loss before it is made."
+    make: Callable[..., nn.Module]  # gives the loss; where `weights` is 'lpips' it is called with the user's file, or None
+    meaning: str  # what it sums, in words
+    temporal: bool = False  # does it compare the frames of a clip?
+    weights: str = ''  # of which trained network it needs: 'lpips', 'dino', or '' for none
+
+# %% ../nbs/03a_losses.ipynb #e1dba3b6
 def _dct() -> nn.Module:
     large = Weighted((0.2, DCTLoss(24)), (0.6, DCTLoss()))
     return Weighted((0.2, DCTLoss(4)), (1, Turned(large)), diff_aug=False)
@@ -498,53 +507,84 @@ def _masked_l1rmse(*more: tuple[float, nn.Module]) -> nn.Module:
 def _over_time(*parts: tuple[float, nn.Module]) -> nn.Module:
     return Weighted(*parts, (0.2, TemporalGradient()), (0.01, TemporalSmoothing()))
 
+def _temporal_masked_l1() -> nn.Module:
+    return Weighted((0.5, MaskedL1()), (0.5, TemporalGradient(masked=True)), diff_aug=False)
+
+def _temporal_l1() -> nn.Module:
+    return _over_time((0.8, ClampLoss(L1())))
+
 def _temporal_l1dct() -> nn.Module:
     return _over_time((0.4, DCTLoss(32, overlap=True)), (0.4, ClampLoss(L1())))
 
-LOSSES: dict[str, Callable[..., nn.Module]] = { # add your own
-    'l1': lambda: ClampLoss(L1()),
-    'masked_l1': MaskedL1,
-    'masked_l1rmse': _masked_l1rmse,
-    'dct': _dct,
-    'l1dct': _l1dct,
-    'l1lpips': lambda lpips_weights=None: WithLPIPS(ClampLoss(L1()), 0.4, load_lpips(lpips_weights)),
-    'l1dctlpips': lambda lpips_weights=None: WithLPIPS(_l1dct(), 0.2, load_lpips(lpips_weights)),
-    'l1dinov2': lambda: Weighted((1, ClampLoss(L1())), (0.1, load_dinov2())),
-    'temporal_masked_l1': lambda: Weighted((0.5, MaskedL1()), (0.5, TemporalGradient(masked=True)), diff_aug=False),
-    'temporal_masked_l1rmse': lambda: _masked_l1rmse((0.5, TemporalGradient(masked=True))),
-    'temporal_l1dct': _temporal_l1dct,
-    'temporal_l1lpips': lambda lpips_weights=None: WithLPIPS(_over_time((0.8, ClampLoss(L1()))), 0.2, load_lpips(lpips_weights)),
-    'temporal_l1dctlpips': lambda lpips_weights=None: WithLPIPS(_temporal_l1dct(), 0.2, load_lpips(lpips_weights)),
+# %% ../nbs/03a_losses.ipynb #760551d1
+LOSSES: dict[str, LossRow] = {  # add your own
+    'l1': LossRow(lambda: ClampLoss(L1()), 'L1, clamped'),
+    'masked_l1': LossRow(MaskedL1, 'L1 of the hole'),
+    'masked_l1rmse': LossRow(
+        _masked_l1rmse, '0.3 L1 of the hole + 0.7 RMSE of the hole; what the weights that ship learnt with'),
+    'dct': LossRow(_dct, '0.2 DCT (4) + turned [0.2 DCT (24) + 0.6 DCT (whole)]'),
+    'l1dct': LossRow(_l1dct, '0.5 DCT (32, overlapping) + 0.5 L1, clamped'),
+    'l1lpips': LossRow(
+        lambda file: WithLPIPS(ClampLoss(L1()), 0.4, load_lpips(file)),
+        'L1, clamped + 0.4 LPIPS', weights='lpips'),
+    'l1dctlpips': LossRow(
+        lambda file: WithLPIPS(_l1dct(), 0.2, load_lpips(file)),
+        '`l1dct` + 0.2 LPIPS', weights='lpips'),
+    'l1dinov2': LossRow(
+        lambda: Weighted((1, ClampLoss(L1())), (0.1, load_dinov2())),
+        'L1, clamped + 0.1 DINOv2', weights='dino'),
+    'temporal_masked_l1': LossRow(
+        _temporal_masked_l1,
+        '0.5 L1 of the hole + 0.5 temporal gradient of what stays in the hole', temporal=True),
+    'temporal_masked_l1rmse': LossRow(
+        lambda: _masked_l1rmse((0.5, TemporalGradient(masked=True))),
+        '`masked_l1rmse` + 0.5 temporal gradient of what stays in the hole', temporal=True),
+    'temporal_l1dct': LossRow(
+        _temporal_l1dct, '0.4 DCT (32, overlapping) + 0.4 L1, clamped + 0.2 temporal gradient '
+        '+ 0.01 temporal smoothing', temporal=True),
+    'temporal_l1lpips': LossRow(
+        lambda file: WithLPIPS(_temporal_l1(), 0.2, load_lpips(file)),
+        '0.8 L1, clamped + 0.2 temporal gradient + 0.01 temporal smoothing + 0.2 LPIPS',
+        temporal=True, weights='lpips'),
+    'temporal_l1dctlpips': LossRow(
+        lambda file: WithLPIPS(_temporal_l1dct(), 0.2, load_lpips(file)),
+        '`temporal_l1dct` + 0.2 LPIPS', temporal=True, weights='lpips'),
 }
 
-# %% ../nbs/03a_losses.ipynb #e1dba3b6
+# %% ../nbs/03a_losses.ipynb #38bb2e7f
 def create_loss(
-    name: str, # one of `LOSSES`
-    lpips_weights: str | Path | None = None, # a file of VGG16, of heads, or of both; None: see `load_lpips`
-) -> nn.Module: # called as `loss(pred, target, mask)`
+    name: str,  # one of `LOSSES`
+    lpips_weights: str | Path | None = None,  # a file of VGG16, of heads, or of both; None: see `load_lpips`
+) -> nn.Module:  # called as `loss(pred, target, mask)`
     "A loss by its name."
     if name not in LOSSES: raise ValueError(f'unknown loss {name!r}; there are: {", ".join(LOSSES)}')
-    if 'lpips_weights' in inspect.signature(LOSSES[name]).parameters: return LOSSES[name](lpips_weights=lpips_weights)
-    if lpips_weights is not None: raise ValueError(f'--lpips-weights {lpips_weights} is of no use, because loss {name} has no LPIPS: leave it out')
-    return LOSSES[name]()
+    row = LOSSES[name]
+    looks = row.weights == 'lpips'
+    if lpips_weights is not None and not looks:
+        raise ValueError(f'--lpips-weights {lpips_weights} is of no use, '
+                         f'because loss {name} has no LPIPS: leave it out')
+    loss = row.make(lpips_weights) if looks else row.make()
+    if getattr(loss, 'temporal', False) and not row.temporal:
+        raise ValueError(f'loss {name} compares the frames of a clip: its row must say temporal=True')
+    return loss
 
 # %% ../nbs/03a_losses.ipynb #2b79af80
 def is_temporal(
-    name: str, # of a loss
+    name: str,  # one of `LOSSES`
 ) -> bool:
     "Is it for clips?"
-    return name.startswith('temporal_')
+    return LOSSES[name].temporal
 
-def plain_losses() -> list[str]: # names
+def plain_losses() -> list[str]:  # names
     "The losses that need no weights."
-    return [name for name in LOSSES if 'lpips' not in name and 'dino' not in name]
+    return [name for name, row in LOSSES.items() if not row.weights]
 
 # %% ../nbs/03a_losses.ipynb #ffce1f5a
 def translate(
-    x: Tensor, # b c h w
-    right: int, # pixels, negative: to the left
-    down: int, # pixels, negative: up
-) -> Tensor: # b c h w
+    x: Tensor,  # b c h w
+    right: int,  # pixels, negative: to the left
+    down: int,  # pixels, negative: up
+) -> Tensor:  # b c h w
     "Shift pictures; what comes in is their reflection."
     (h, w), x_pad, y_pad = x.shape[-2:], abs(right), abs(down)
     x = F.pad(x, (x_pad, x_pad, y_pad, y_pad), mode='reflect')
@@ -552,11 +592,11 @@ def translate(
 
 # %% ../nbs/03a_losses.ipynb #e4b039b6
 def diff_augment(
-    pred: Tensor, # b 3 s s
-    target: Tensor, # b 3 s s
-    mask: Tensor | None = None, # b 1 s s
-    generator: torch.Generator | None = None, # on the CPU; None: the global one
-) -> tuple[Tensor, Tensor, Tensor | None]: # the same three, all moved alike
+    pred: Tensor,  # b 3 s s
+    target: Tensor,  # b 3 s s
+    mask: Tensor | None = None,  # b 1 s s
+    generator: torch.Generator | None = None,  # on the CPU; None: the global one
+) -> tuple[Tensor, Tensor, Tensor | None]:  # the same three, all moved alike
     "Shift by up to 8 px, turn by up to 15 degrees, or leave alone, each in a third of all calls."
     kind, right, down = [int(torch.randint(n, (1,), generator=generator)) for n in (3, 17, 17)]
     angle = torch.rand(1, generator=generator) * 30 - 15
@@ -567,10 +607,10 @@ def diff_augment(
 
 # %% ../nbs/03a_losses.ipynb #99b4338e
 def hole_psnr(
-    pred: Tensor, # b c h w, 0..1
-    target: Tensor, # b c h w, 0..1
-    mask: Tensor, # b 1 h w, above 0 in the hole
-) -> Tensor: # scalar, dB; infinite for a perfect fill, NaN where there is no hole
+    pred: Tensor,  # b c h w, 0..1
+    target: Tensor,  # b c h w, 0..1
+    mask: Tensor,  # b 1 h w, above 0 in the hole
+) -> Tensor:  # scalar, dB; infinite for a perfect fill, NaN where there is no hole
     "Peak signal-to-noise ratio of the pixels in the hole."
     hole = (mask > 0).float()
     error = ((pred.float().clamp(0, 1) - target.float()) ** 2 * hole).sum() / (hole.sum() * pred.shape[1])
@@ -578,9 +618,9 @@ def hole_psnr(
 
 # %% ../nbs/03a_losses.ipynb #79e13fa7
 def ssim_map(
-    pred: Tensor, # b c h w, 0..1
-    target: Tensor, # b c h w, 0..1
-) -> Tensor: # b c h w, up to 1
+    pred: Tensor,  # b c h w, 0..1
+    target: Tensor,  # b c h w, 0..1
+) -> Tensor:  # b c h w, up to 1
     "Structural similarity at each pixel, window of 11 x 11."
     bell = [math.exp(-place * place / 4.5) for place in range(-5, 6)]
     taps = [height / sum(bell) for height in bell]
@@ -592,20 +632,20 @@ def ssim_map(
     return brightness * (2 * covariance + 0.03 ** 2) / (var_p + var_t + 0.03 ** 2)
 
 def hole_ssim(
-    pred: Tensor, # b c h w, 0..1
-    target: Tensor, # b c h w, 0..1
-    mask: Tensor, # b 1 h w, above 0 in the hole
-) -> Tensor: # scalar, up to 1; NaN where there is no hole
+    pred: Tensor,  # b c h w, 0..1
+    target: Tensor,  # b c h w, 0..1
+    mask: Tensor,  # b 1 h w, above 0 in the hole
+) -> Tensor:  # scalar, up to 1; NaN where there is no hole
     "Structural similarity, averaged over the pixels in the hole."
     hole = (mask > 0).float()
     return (ssim_map(pred.float().clamp(0, 1), target.float()) * hole).sum() / (hole.sum() * pred.shape[1])
 
 # %% ../nbs/03a_losses.ipynb #9ab5e5cb
 def hole_flicker(
-    pred: Tensor, # frames c h w, 0..1
-    target: Tensor, # frames c h w, 0..1
-    mask: Tensor, # frames 1 h w, above 0 in the hole
-) -> Tensor: # scalar, 0..2; NaN where no pixel is in the hole of two frames that follow each other
+    pred: Tensor,  # frames c h w, 0..1
+    target: Tensor,  # frames c h w, 0..1
+    mask: Tensor,  # frames 1 h w, above 0 in the hole
+) -> Tensor:  # scalar, 0..2; NaN where no pixel is in the hole of two frames that follow each other
     "Mean absolute error of the changes from frame to frame, in the hole."
     hole = mask > 0
     stays = (hole[1:] & hole[:-1]).float()

@@ -43,13 +43,17 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .datasets import HardExampleSampler, InpaintDataset, make_folder
+from .datasets import HardExampleSampler, InpaintDataset
+from .records import make_folder
 from .depth import choose_device, use_device
 from .fills import repeat_background
 from .losses import LOSSES, create_loss, diff_augment, hole_flicker, hole_psnr, hole_ssim, is_temporal
-from .models import (
-    MODELS, PRETRAINED, Inpainter, LightVideoInpaintV1, create_model, full_name, load_model, load_weights, matching_weights,
-    model_state, save_model, weights_file, write_whole)
+from .light import Inpainter
+from .light_video import LightVideoInpaintV1
+from inpaint_nb.models import (
+    MODELS, PRETRAINED, create_model, full_name, load_model, load_weights, matching_weights,
+    model_state, save_model, weights_file, write_whole
+)
 from .video import VideoDataset
 
 # %% ../nbs/04_train.ipynb #4945dbe1
@@ -176,8 +180,8 @@ def check_together(self: TrainConfig):
         if not getattr(self, name): self.refuse(name, f'above 0 for {self.optimizer}')
     if self.scheduler.startswith('cosine') and not free and self.learning_rate_cosine_min > self.learning_rate:
         self.refuse('learning_rate_cosine_min', f'no more than --learning-rate, which is {self.learning_rate}')
-    if self.lpips_weights and 'lpips' not in self.loss and not self.discriminator:
-        self.refuse('lpips_weights', 'given with a loss that has lpips in its name, or with --discriminator')
+    if self.lpips_weights and LOSSES[self.loss].weights != 'lpips' and not self.discriminator:
+        self.refuse('lpips_weights', 'given with a loss that looks through LPIPS, or with --discriminator')
     choose_device(self.gpu)
     if self.reset_state and not self.resume: self.refuse('reset_state', 'given together with --resume')
 
@@ -1650,7 +1654,7 @@ def criterion_of(
     config: TrainConfig,
 ) -> nn.Module:
     "The loss that the settings name."
-    return create_loss(config.loss, config.lpips_weights if 'lpips' in config.loss else None)
+    return create_loss(config.loss, config.lpips_weights if LOSSES[config.loss].weights == 'lpips' else None)
 
 def step_kind(
     config: TrainConfig,

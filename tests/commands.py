@@ -27,7 +27,7 @@ def enter(program: str, arguments: list[str], folder: str, output: tuple[str, st
     for number, path in enumerate(output, 1): os.dup2(os.open(path, os.O_WRONLY), number)
     for name in ('stdout', 'stderr'): setattr(sys, name, open({'stdout': 1, 'stderr': 2}[name], 'w', buffering=1, closefd=False))
     from inpaint_nb import cli
-    sys.exit(getattr(cli, program.removeprefix('inpaint_'))(arguments))
+    sys.exit(getattr(cli, program)(arguments))
 
 
 class Running:

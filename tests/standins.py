@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
-from inpaint_nb.depth import DEPTH_MODELS, HubWeights, TorchHub
+from inpaint_nb.depth_models import DEPTH_MODELS, HubWeights, TorchHub
+from inpaint_nb.depth_networks import ProNetwork, ZoeNetwork
 from inpaint_nb.scenes import random_scene
 
 NETWORKS = [name for name, info in DEPTH_MODELS.items() if info.weights]
-SOURCES = {name: DEPTH_MODELS[name].create.args[2] for name in NETWORKS}
+SOURCES = {name: DEPTH_MODELS[name].source for name in NETWORKS}
 
 
 def randomise(network, seed=0):
@@ -86,13 +87,14 @@ def pro_network():
 
 def network_of(name):
     "A tiny network of the architecture behind a name."
-    if name.startswith('ZoeD'): return deepcopy(zoe_network(both=name == 'ZoeD_NK'))
-    if name.startswith('DepthPro'): return deepcopy(pro_network())
-    return deepcopy(any_network(DEPTH_MODELS[name].is_metric, 80 if '_K' in name else 20, second=name not in ('Any_S', 'Any_B', 'Any_L')))
+    row = DEPTH_MODELS[name]
+    if issubclass(row.model, ZoeNetwork): return deepcopy(zoe_network(both=row.heads == 2))
+    if issubclass(row.model, ProNetwork): return deepcopy(pro_network())
+    return deepcopy(any_network(row.is_metric, 80 if row.place == 'roads' else 20, second=row.version != 1))
 
 
 def original_names(state):
-    "Tensors of Depth Anything as the original program calls them (written out here once more, to check the map of `inpaint_nb.depth`)."
+    "Tensors of Depth Anything as the original program calls them (written out here once more, to check the map of `inpaint_nb.depth_models`)."
     result = {}
     for name, values in state.items():
         part = name.split('.')
@@ -222,6 +224,8 @@ def load_model(model_name):
     return network
 '''
 
+PROGRAMS = dict(DepthAnythingMetricDepth=ZOE_ANY, VideoDepthAnythingOnline=VIDEO, load_model=MONO)
+
 
 def write_torch_hub(hub, names=NETWORKS):
     "A folder for torch.hub (TORCH_HOME/hub) in which the programs and weights of these names seem to have been downloaded; the programs are stand-ins too."
@@ -230,7 +234,7 @@ def write_torch_hub(hub, names=NETWORKS):
         source = SOURCES[name]
         if not isinstance(source, TorchHub): continue
         for folder in (source.program, 'checkpoints'): (Path(hub)/folder).mkdir(parents=True, exist_ok=True)
-        (Path(hub)/source.program/'hubconf.py').write_text(next(program for start, program in (('VDA', VIDEO), ('Any_V3', MONO), ('ZoeD_Any', ZOE_ANY)) if name.startswith(start)))
+        (Path(hub)/source.program/'hubconf.py').write_text(PROGRAMS[source.entry])
         network = randomise(torch.nn.ModuleDict(dict(first=torch.nn.Conv2d(3, 8, 14, 14), last=torch.nn.Conv2d(8, 1, 1))))
         file = Path(hub)/'checkpoints'/source.checkpoint
         if file.suffix == '.safetensors': save_file({f'model.{key}': values for key, values in network.state_dict().items()}, file)

@@ -40,7 +40,7 @@ def count_changes(code: str, folder: str | Path) -> int:
 
 def _enter(program: str, line: list[str], folder: str, number: int, at: int, report: str):
     "In the new process: do what the installed program does, and count steps: files that change below `folder`, and frames of clips that are written."
-    from inpaint_nb import cli, stereo
+    from inpaint_nb import cli, clip
     folder, steps = os.path.realpath(folder), itertools.count(1)
     def step():
         if next(steps) == at: os.kill(os.getpid(), number)
@@ -48,12 +48,12 @@ def _enter(program: str, line: list[str], folder: str, number: int, at: int, rep
         if event not in ('open', 'os.rename', 'os.mkdir', 'os.remove', 'os.rmdir', 'os.link') or not isinstance(given[0], (str, bytes, os.PathLike)): return
         if event == 'open' and not (given[2] or 0) & (os.O_WRONLY | os.O_RDWR): return
         if os.path.realpath(os.fsdecode(given[0])).startswith(folder + os.sep): step()
-    write = stereo.ClipWriter.write
-    stereo.ClipWriter.write = lambda *given: step() or write(*given)
+    write = clip.ClipWriter.write
+    clip.ClipWriter.write = lambda *given: step() or write(*given)
     said = os.open(report + '.txt', os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for output in (1, 2): os.dup2(said, output)
     sys.addaudithook(watch)
-    try: status = getattr(cli, program.removeprefix('inpaint_'))(line)
+    try: status = getattr(cli, program)(line)
     except SystemExit as end: status = end.code
     Path(report).write_text(f'{next(steps) - 1}')
     os._exit(status or 0)

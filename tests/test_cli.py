@@ -85,7 +85,7 @@ def test_help_is_fast(line):
 
 
 @pytest.mark.parametrize('arguments', [['-h'], ['--nonsense']])
-@pytest.mark.parametrize('name', ['create_training_data', 'train', 'stereo', 'benchmark', 'demo'])
+@pytest.mark.parametrize('name', PROGRAMS)
 def test_no_torch_before_work(name, arguments):
     code = (f'import sys\nfrom inpaint_nb.cli import {name}\ntry: {name}({arguments})\nexcept SystemExit: pass\n'
             'print("heavy:", *sorted({"torch", "numpy", "cv2", "matplotlib"} & set(sys.modules)))')
@@ -301,7 +301,7 @@ def typed(monkeypatch, capsys, folder: Path, program: str, line: list[str]) -> t
     "Call a program in a folder: exit status and standard error."
     monkeypatch.chdir(folder)
     capsys.readouterr()
-    try: status = getattr(cli, program.removeprefix('inpaint_'))(line)
+    try: status = getattr(cli, program)(line)
     except SystemExit as end: status = end.code
     return status, capsys.readouterr().err
 
@@ -459,7 +459,7 @@ def test_several_processes(monkeypatch, capsys, workshop, line, status):
 
 def test_full_disk(monkeypatch, capsys, workshop):
     def fail(*_): raise OSError(errno.ENOSPC, 'No space left on device', 'records')
-    monkeypatch.setattr('inpaint_nb.datasets.write_files', fail)
+    monkeypatch.setattr('inpaint_nb.records.write_files', fail)
     status, error = typed(monkeypatch, capsys, workshop, 'inpaint_create_training_data', RECORDS_LINE.replace('-o out', '-o ../full').split())
     assert status == 1 and error.splitlines()[-1] == 'error: records: No space left on device; make room and run the command again'
 
@@ -493,10 +493,10 @@ def test_names_that_a_terminal_cannot_print(monkeypatch, tmp_path, photos, encod
     for name in names: (tmp_path/'photos/train'/f'{name}.jpg').write_text(f'no picture {name!a}')
     for place, name in enumerate(names[:2]): shutil.copy(photos/f'train/{place}.png', tmp_path/'photos/eval'/f'{name}.png')
     line = [str(tmp_path/'photos/eval'/f'{names[0]}.png'), '-o', str(tmp_path), '--format', 'mask', '--resolution', '64', '--checkpoint-file', 'repeat']
-    assert cli.stereo(line) == 0
+    assert cli.inpaint_stereo(line) == 0
     line = ['inpaint', '-i', str(tmp_path/'photos'), '-o', str(tmp_path/'out'), '--model-type', 'Pseudo', '--size', '128', '--num-samples', '1']
-    assert cli.create_training_data(line) == 3 and cli.create_training_data([*line, '--eval-only']) == 0
-    for name in names: assert cli.stereo([str(tmp_path/f'{name}.png'), '-o', str(tmp_path)]) == 1
+    assert cli.inpaint_create_training_data(line) == 3 and cli.inpaint_create_training_data([*line, '--eval-only']) == 0
+    for name in names: assert cli.inpaint_stereo([str(tmp_path/f'{name}.png'), '-o', str(tmp_path)]) == 1
     assert list((tmp_path/'out/eval').glob('*_C.png'))
     told, errors = (output.buffer.getvalue().decode(encoding) for output in outputs)
     for name in names:
@@ -659,14 +659,34 @@ def test_benchmark_of_wrong_values(tmp_path):
     refused(2, 'inpaint_benchmark', 'roundtrip', tmp_path, '--model-type', 'Any_X', says=['--model-type', 'Any_X'])
     refused(1, 'inpaint_benchmark', 'scenes', '--checkpoint-file', tmp_path/'none.pth', says=['none.pth'])
 
+def test_benchmark_of_files_that_are_none(tmp_path):
+    "What the files are is found out while the command runs: 1, not a wrong command line."
+    for name in ('photo.png', 'film.mp4'): (tmp_path/name).write_text('neither picture nor clip')
+    refused(1, 'inpaint_benchmark', 'layers', tmp_path, says=['none of its photos can be read'])
+    refused(1, 'inpaint_benchmark', 'moving', tmp_path/'film.mp4', says=['film.mp4'])
+
+
+@pytest.mark.parametrize('divergence', ['nan', 'inf', '-1'])
+def test_benchmark_of_scenes_without_a_second_view(divergence):
+    refused(2, 'inpaint_benchmark', 'scenes', f'--divergence={divergence}', says=['divergence', divergence])
+
+
+def test_a_benchmark_that_fails_leaves_its_bar_behind(tmp_path):
+    "The error stands on a line of its own, below the progress bar."
+    (tmp_path/'frames').mkdir()
+    for number, side in enumerate((64, 96)): Image.new('RGB', (side, side)).save(tmp_path/f'frames/{number}.png')
+    done = run('inpaint_benchmark', 'roundtrip', tmp_path/'frames', '--gpu', -1)
+    *_, bar, line, end = done.stderr.split('\n')
+    assert done.returncode == 1 and line.startswith('error: ') and 'judging' in bar and end == '', done.stderr
+
 
 def test_a_recipe_gives_way_to_what_is_asked_for():
     "Also where that is the usual default."
     from unittest import mock
     from inpaint_nb import train
     with mock.patch.object(train, 'train_from_folder') as called:
-        assert cli.train('inpaint -i x --model-dir y --recipe shipped --size 256'.split()) == 0
-        assert cli.train('inpaint -i x --model-dir y --video --loss temporal_l1dct'.split()) == 0
+        assert cli.inpaint_train('inpaint -i x --model-dir y --recipe shipped --size 256'.split()) == 0
+        assert cli.inpaint_train('inpaint -i x --model-dir y --video --loss temporal_l1dct'.split()) == 0
     (ours, plain) = (call.kwargs['config'] for call in called.call_args_list)
     assert (ours.size, ours.loss, ours.thicken, ours.arch) == (256, 'masked_l1rmse', False, 'inpaint_nb.background_v1')
     assert plain == train.TrainConfig(video=True, loss='temporal_l1dct')

@@ -7,8 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from inpaint_nb.stereo import ANAGLYPHS, StereoViews, anaglyph, is_clip, stereo_clip
-from inpaint_nb.video import list_clips, middle_frame, open_clip
+from inpaint_nb.clip import is_clip, stereo_clip
+from inpaint_nb.stereo import ANAGLYPHS, anaglyph
+from inpaint_nb.warp import StereoViews
+from inpaint_nb.clips import list_clips, open_clip
+from inpaint_nb.video import middle_frame
 
 COLOURS = ((200, 40, 40), (255, 255, 255)), ((40, 200, 60), (30, 60, 220))  # upper left red, upper right white, lower left green, lower right blue
 MIXED = {1: (.2126, .0722), 5: (.299, .114), 9: (.2627, .0593)}  # matrix: shares of red and blue in brightness
@@ -383,7 +386,7 @@ def test_dubois_mixes_light():
     "On noise, beside the same sums in double precision."
     views = StereoViews(*torch.rand(2, 1, 3, 16, 16, generator=torch.manual_seed(0)), None, None)
     light = lambda levels: np.where(levels <= .04045, levels / 12.92, ((levels + .055) / 1.055) ** 2.4)
-    mixed = sum(np.einsum('ij,bjhw->bihw', np.array(matrix), light(eye.double().numpy())) for matrix, eye in zip(ANAGLYPHS['dubois'], views[:2])).clip(0, 1)
+    mixed = sum(np.einsum('ij,bjhw->bihw', np.array(matrix), light(eye.double().numpy())) for matrix, eye in zip((ANAGLYPHS['dubois'].left, ANAGLYPHS['dubois'].right), views[:2])).clip(0, 1)
     assert np.abs(anaglyph(views).numpy() - np.where(mixed <= .0031308, 12.92 * mixed, 1.055 * mixed ** (1 / 2.4) - .055)).max() < 1e-5
 
 

@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from inpaint_nb.stereo import stereo_clip
-from inpaint_nb.video import open_clip
+from inpaint_nb.clip import stereo_clip
+from inpaint_nb.clips import open_clip
 from test_clip_colour import COLOURS, FINE, PIXELS, coded, drawing, off, quarters
 
 LONG = os.environ.get('INPAINT_LONG') == '1'

@@ -9,9 +9,15 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from inpaint_nb import datasets
-from inpaint_nb.datasets import (HardExampleSampler, InpaintDataset, grid_crop, keyed_random, list_records, make_image_records,
-                                 open_picture, read_photo, read_record, record_note, thicken_mask, upright_size, write_record)
+from inpaint_nb import crops, datasets
+from inpaint_nb.crops import keyed_random
+from inpaint_nb.datasets import (
+    HardExampleSampler, InpaintDataset, grid_crop, list_records, read_record, thicken_mask
+)
+from inpaint_nb.photos import open_picture, read_photo, upright_size
+from inpaint_nb.records import (
+    content_key, make_image_records, own_share, record_note, write_record
+)
 from inpaint_nb.depth import DepthModel
 from inpaint_nb.masks import mask_closing
 from inpaint_nb.scenes import random_scene
@@ -121,7 +127,7 @@ def test_workers_and_rerun(photos, records, tmp_path):
 
 def test_finished_photos_are_not_decoded(photos, records, monkeypatch):
     def fail(*args): raise AssertionError('decoded a finished photo')
-    monkeypatch.setattr('inpaint_nb.datasets.open_photo', fail)
+    monkeypatch.setattr('inpaint_nb.records.open_photo', fail)
     assert make(photos, records).made == 0
 
 
@@ -224,7 +230,7 @@ def test_nothing_made(tmp_path):
 
 def program(photos, folder):
     return f"""
-from inpaint_nb.datasets import make_image_records
+from inpaint_nb.records import make_image_records
 make_image_records({str(photos)!r}, {str(folder)!r}, 'test', 'Pseudo', divergence_level=3, max_workers=2, progress=False)
 """
 
@@ -279,7 +285,7 @@ def test_composed_records_do_not_depend_on_the_run(photos, composed, tmp_path):
 
 def test_composed_records_hold_others(photos, composed):
     "Each note names the photos whose parts stand before, never its own; no two records are one picture."
-    keys = {file: datasets.content_key(file)[:8] for file in (photos/'train').iterdir()}
+    keys = {file: content_key(file)[:8] for file in (photos/'train').iterdir()}
     pictures = []
     for name in list_records(composed/'train'):
         note = record_note(composed/'train'/f'{name}_M.png')
@@ -294,21 +300,21 @@ def test_composed_records_hold_others(photos, composed):
 @pytest.mark.parametrize('level, narrow, wide', [(1, 5, 65), (2, 8, 104), (4, 16, 128)])
 def test_widest_disparity(level, narrow, wide):
     "As many pixels as the level says, at most half of the record; there is room for them."
-    options = datasets.RecordOptions('', 'Layers', size=256, divergence_level=level)
+    options = crops.RecordOptions('', 'Layers', size=256, divergence_level=level)
     keys = [keyed_random('widest', level, draw) for draw in range(500)]
-    drawn = [datasets.draw_widest(key, options) for key in keys]
+    drawn = [crops.draw_widest(key, options) for key in keys]
     assert narrow <= min(drawn) < 1.05 * narrow and 0.95 * wide < max(drawn) <= wide
     for widest in (narrow, wide):
-        side, margin = datasets.composed_side(256, widest)
+        side, margin = crops.composed_side(256, widest)
         assert side - 2 * margin >= 256 and margin > widest
 
 
 def test_composed_records_say_how_wide_they_are(photos):
     "The divergence in the note is that of a whole photo at the size at which the record shows it."
-    grounds = [datasets.read_material(file) for file in sorted((photos/'train').iterdir())]
-    options = datasets.RecordOptions('', 'Layers', size=96, divergence_level=1)
-    drawn = datasets.draw_parameters(keyed_random('note'), grounds[0].shape[1::-1])
-    found = datasets.composed_crops(grounds[0], grounds[1:], drawn, options, ('note',))
+    grounds = [crops.read_material(file) for file in sorted((photos/'train').iterdir())]
+    options = crops.RecordOptions('', 'Layers', size=96, divergence_level=1)
+    drawn = crops.draw_parameters(keyed_random('note'), grounds[0].shape[1::-1])
+    found = crops.composed_crops(grounds[0], grounds[1:], drawn, options, ('note',))
     assert found
     for crop in found.values():
         height, width = grounds[0].shape[:2]
@@ -329,7 +335,7 @@ def test_a_photo_alone_lends_its_own_parts(tmp_path):
 def test_helpers_stay_when_photos_come():
     "One more photo among fifty changes the choice of few."
     files = {Path(f'{number}.png'): f'{keyed_random("ring", number).getrandbits(256):064x}' for number in range(51)}
-    few, all_files = (datasets.Helpers(dict(list(files.items())[:number]), lambda path: np.zeros(1)) for number in (50, 51))
+    few, all_files = (crops.Helpers(dict(list(files.items())[:number]), lambda path: np.zeros(1)) for number in (50, 51))
     chosen = [[set(helpers.choose(key, 71, key)) for key in list(files.values())[:50]] for helpers in (few, all_files)]
     assert all(len(names) == 3 for names in chosen[0]) and sum(a == b for a, b in zip(*chosen)) >= 42
 
@@ -505,7 +511,7 @@ class Unsure(DepthModel):
 
 def test_depth_that_fails_is_tried_again(photos, tmp_path, monkeypatch):
     with monkeypatch.context() as then:
-        then.setattr(datasets, 'create_depth_model', lambda *args, **options: Unsure())
+        then.setattr('inpaint_nb.records.create_depth_model', lambda *args, **options: Unsure())
         summary = make(photos, tmp_path)
     assert len(summary.failed) == 4 and not contents(tmp_path)
     assert make(photos, tmp_path).made
@@ -513,4 +519,4 @@ def test_depth_that_fails_is_tried_again(photos, tmp_path, monkeypatch):
 
 def test_a_process_without_others_does_everything(monkeypatch):
     monkeypatch.setenv('RANK', '1')
-    assert datasets.own_share() == (0, 1)
+    assert own_share() == (0, 1)

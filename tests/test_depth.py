@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +17,16 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-import inpaint_nb.depth as depth_room
-from inpaint_nb.depth import (DEPTH_MODELS, AnyNetwork, DepthModel, DepthOptions, FileDepth, ProNetwork, Pseudo, VideoNetwork, ZoeNetwork, check_model_type, check_weights, choose_device,
-                              create_depth_model, depth_levels, depth_video_frames, normalise_depth, read_depth, reachable, write_depth)
+import inpaint_nb.depth_models as depth_models
+from inpaint_nb.depth import (
+    DepthModel, DepthOptions, FileDepth, choose_device, depth_levels, depth_video_frames,
+    normalise_depth, read_depth, write_depth
+)
+from inpaint_nb.depth_models import (
+    DEPTH_MODELS, check_model_type, check_weights, create_depth_model, reachable
+)
+from inpaint_nb.depth_networks import AnyNetwork, ProNetwork, VideoNetwork, ZoeNetwork
+from inpaint_nb.pseudo import Pseudo
 from inpaint_nb.masks import disocclusion_mask, mask_closing
 from inpaint_nb.scenes import random_clip, random_scene
 from standins import NETWORKS, SOURCES, network_of, write_all, write_torch_hub, write_weights
@@ -199,7 +207,7 @@ def test_registry_agrees_with_the_models(tmp_path):
     for name, info in DEPTH_MODELS.items():
         if info.weights: continue
         model = create_depth_model(f'Files:{tmp_path}' if name == 'Files' else name)
-        assert (model.name, model.is_metric, model.needs_paths, model.composes) == (name, info.is_metric, info.needs_paths, info.composes)
+        assert (model.name, model.is_metric, model.needs_paths, model.composes) == (name, info.is_metric, info.model.needs_paths, info.model.composes)
 
 
 def test_layers_has_no_depth_of_a_given_picture():
@@ -225,7 +233,7 @@ def test_pseudo_in_another_process_with_other_threads():
     scenes = [random_scene(seed, (500, 800)).image for seed in range(3)]
     here = hashlib.sha256(b''.join(Pseudo(2).infer(image).numpy().tobytes() for image in scenes)).hexdigest()
     code = ("import torch, cv2, hashlib; torch.set_num_threads(3); cv2.setNumThreads(3)\n"
-            "from inpaint_nb.depth import Pseudo; from inpaint_nb.scenes import random_scene\n"
+            "from inpaint_nb.pseudo import Pseudo; from inpaint_nb.scenes import random_scene\n"
             "depth = [Pseudo(2).infer(random_scene(seed, (500, 800)).image) for seed in range(3)]\n"
             "print(hashlib.sha256(b''.join(d.numpy().tobytes() for d in depth)).hexdigest())")
     there = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip()
@@ -450,7 +458,7 @@ def run(code, **environment):
 
 def test_the_usual_caches(standins):
     "HF_HOME, HF_HUB_OFFLINE and TORCH_HOME are respected; only remote programs ask for more; the licence is said once."
-    code = ("from inpaint_nb.depth import create_depth_model\n"
+    code = ("from inpaint_nb.depth_models import create_depth_model\n"
             "for name in ('Any_V2_B', 'Any_V2_B', 'Distill_Any_B', 'ZoeD_Any_N'): print(create_depth_model(name).name)")
     done = run(code, INPAINT_TRUST_REMOTE_CODE='1', **standins[1])
     assert done.stdout.split() == ['Any_V2_B', 'Any_V2_B', 'Distill_Any_B', 'ZoeD_Any_N'], done.stderr
@@ -480,21 +488,21 @@ def test_missing_checkpoint_of_a_remote_program(tmp_path):
 
 def test_the_checkpoint_of_a_remote_program_is_fetched(tmp_path, monkeypatch):
     "iw3's program does that for VDA_S only; nothing comes without permission, and nothing half."
-    monkeypatch.setattr('inpaint_nb.depth.reachable', lambda address: True)
+    monkeypatch.setattr('inpaint_nb.depth_models.reachable', lambda address: True)
     monkeypatch.delenv('INPAINT_TRUST_REMOTE_CODE', raising=False)
     write_torch_hub(tmp_path, ['VDA_L'])
     source, here = SOURCES['VDA_L'], tmp_path/'checkpoints'/SOURCES['VDA_L'].checkpoint
     here.rename(tmp_path/'server.pth')
-    far = source._replace(address=(tmp_path/'server.pth').as_uri())
-    with pytest.raises(ValueError, match='--trust-remote-code'): far.open('VDA_L', DepthOptions(weights=tmp_path))
+    row, far = DEPTH_MODELS['VDA_L'], replace(source, address=(tmp_path/'server.pth').as_uri())
+    with pytest.raises(ValueError, match='--trust-remote-code'): far.open(row, DepthOptions(weights=tmp_path))
     assert not here.exists()
     with pytest.raises(OSError, match='^VDA_L: cannot download .*nothing.pth: ') as caught:
-        far._replace(address=(tmp_path/'nothing.pth').as_uri()).open('VDA_L', DepthOptions(weights=tmp_path, trust_remote_code=True))
+        replace(far, address=(tmp_path/'nothing.pth').as_uri()).open(row, DepthOptions(weights=tmp_path, trust_remote_code=True))
     assert not list(here.parent.iterdir()) and '\n' not in str(caught.value)
-    far.open('VDA_L', DepthOptions(weights=tmp_path, trust_remote_code=True))
+    far.open(row, DepthOptions(weights=tmp_path, trust_remote_code=True))
     assert here.read_bytes() == (tmp_path/'server.pth').read_bytes() and len(list(here.parent.iterdir())) == 1
     here.write_text('hello')
-    with pytest.raises(ValueError, match='VDA_L: .* it is damaged, or holds something else than named tensors$'): far.open('VDA_L', DepthOptions(weights=tmp_path, trust_remote_code=True))
+    with pytest.raises(ValueError, match='VDA_L: .* it is damaged, or holds something else than named tensors$'): far.open(row, DepthOptions(weights=tmp_path, trust_remote_code=True))
 
 
 @pytest.mark.parametrize('name', NETWORKS)
@@ -502,7 +510,7 @@ def test_weights_are_found_without_loading_them(name, standins, tmp_path, monkey
     folder = standins[0]
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(folder/'hf'/'hub'))
     monkeypatch.setattr('torch.hub.get_dir', lambda: str(folder/'torch'/'hub'))
-    monkeypatch.setattr('inpaint_nb.depth.urlopen', lambda *given, **more: pytest.fail('asks the network'))
+    monkeypatch.setattr('inpaint_nb.depth_models.urlopen', lambda *given, **more: pytest.fail('asks the network'))
     with monkeypatch.context() as patch:
         patch.setattr('torch.load', lambda *given, **more: pytest.fail('loads them'))
         patch.setattr('safetensors.torch.load_file', lambda *given, **more: pytest.fail('loads them'))
@@ -512,7 +520,7 @@ def test_weights_are_found_without_loading_them(name, standins, tmp_path, monkey
             check_weights(name), check_weights(name, folder/'weights')
             seconds.append(time.process_time() - start)
     assert min(seconds) < .2
-    monkeypatch.setattr('inpaint_nb.depth.reachable', lambda address: False)
+    monkeypatch.setattr('inpaint_nb.depth_models.reachable', lambda address: False)
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
     monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path))
     errors = []
@@ -521,13 +529,13 @@ def test_weights_are_found_without_loading_them(name, standins, tmp_path, monkey
             with pytest.raises(FileNotFoundError) as caught: ask(name, weights)
             errors.append(str(caught.value))
     assert errors[:2] == errors[2:] and not any('\n' in error for error in errors)
-    monkeypatch.setattr('inpaint_nb.depth.reachable', lambda address: True)
+    monkeypatch.setattr('inpaint_nb.depth_models.reachable', lambda address: True)
     check_weights(name)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_look_for_weights_loads_nothing(standins):
-    code = ("import sys, time; from inpaint_nb.depth import check_weights\n"
+    code = ("import sys, time; from inpaint_nb.depth_models import check_weights\n"
             "start = time.process_time()\n"
             "for name in ('Any_S', 'ZoeD_N', 'VDA_S', 'Pseudo', 'Files:x', 'nonsense'): check_weights(name)\n"
             "print(time.process_time() - start < 1, {'transformers', 'safetensors'} & set(sys.modules))")
@@ -536,11 +544,11 @@ def test_a_look_for_weights_loads_nothing(standins):
 
 def test_a_server_is_asked_once(monkeypatch):
     asked = []
-    monkeypatch.setattr('inpaint_nb.depth.urlopen', lambda request, timeout: asked.append(request.full_url) or SimpleNamespace(close=lambda: None))
-    monkeypatch.setattr('inpaint_nb.depth.time.monotonic', lambda: 7.)
+    monkeypatch.setattr('inpaint_nb.depth_models.urlopen', lambda request, timeout: asked.append(request.full_url) or SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr('inpaint_nb.depth_models.time.monotonic', lambda: 7.)
     for address in ('https://one.invalid/a', 'https://one.invalid/b?c', 'https://two.invalid', 'https://one.invalid'): assert reachable(address)
     assert asked == ['https://one.invalid', 'https://two.invalid']
-    monkeypatch.setattr('inpaint_nb.depth.time.monotonic', lambda: 67.)
+    monkeypatch.setattr('inpaint_nb.depth_models.time.monotonic', lambda: 67.)
     assert reachable('https://one.invalid/a') and len(asked) == 3
 
 
@@ -549,7 +557,7 @@ def test_a_server_that_hangs(monkeypatch):
     def hang(request, timeout):
         time.sleep(30)
         raise OSError('no answer')
-    monkeypatch.setattr('inpaint_nb.depth.urlopen', hang)
+    monkeypatch.setattr('inpaint_nb.depth_models.urlopen', hang)
     start = time.monotonic()
     assert not reachable('https://huggingface.co', seconds=.3) and time.monotonic() - start < 20
 
@@ -590,7 +598,7 @@ def test_weights_of_another_name(standins, holds, name, message):
 
 @pytest.mark.parametrize('width, layers, size, used', [(384, 12, 'small', [3, 6, 9, 12]), (768, 12, 'base', [3, 6, 9, 12]), (1024, 24, 'large', [5, 12, 18, 24]), (64, 12, None, [3, 6, 9, 12])])
 def test_what_the_published_configurations_show(width, layers, size, used):
-    from inpaint_nb.depth import _shown
+    from inpaint_nb.depth_models import _shown
     from transformers import DepthAnythingConfig, Dinov2Config
     for version, indices in ((2, used), (1, list(range(layers - 3, layers + 1)))):
         backbone = Dinov2Config(hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64, out_indices=indices)
@@ -602,7 +610,7 @@ def test_another_size_is_refused_in_both_layouts(tmp_path, monkeypatch):
     "As if 64 were the width of the base networks."
     from safetensors.torch import load_file
     from standins import original_names
-    monkeypatch.setitem(depth_room._WIDTHS, 64, 'base')
+    monkeypatch.setitem(depth_models._WIDTHS, 64, 'base')
     folder = write_weights('Any_V2_B', tmp_path/'mine')
     torch.save(original_names(load_file(folder/'model.safetensors')), tmp_path/'mine.pth')
     for weights in (folder, folder/'model.safetensors', tmp_path/'mine.pth'):
@@ -834,3 +842,20 @@ def test_early_refusal(tmp_path, monkeypatch):
     for name, message in (('Any', "unknown depth model 'Any'"), ('any_v2_s', r"'any_v2_s' \(did you mean Any_V2_S\?\): choose one of Pseudo, "), ('Oak', "'Oak': choose one of Pseudo, "),
                           ('VDA_S:3', 'VDA_S takes nothing after its name')):
         with pytest.raises(ValueError, match=message): check_model_type(name, trust_remote_code=True)
+
+
+def test_two_names_that_scripts_import_from_the_first_room():
+    code = ("from inpaint_nb.depth import DEPTH_MODELS, create_depth_model\n"
+            "print(create_depth_model('Pseudo').name, len(DEPTH_MODELS) > 30)")
+    assert run(code).stdout.split() == ['Pseudo', 'True']
+
+
+def test_a_depth_video_is_read_once_for_its_digest(tmp_path, monkeypatch):
+    "The digest is the one of the whole video for each frame, as it always was."
+    film = tmp_path / 'walk.mp4'
+    film.write_bytes(b'frames')
+    reads, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, 'read_bytes', lambda path: reads.append(path) or read_bytes(path))
+    frames = [tmp_path / f'films/walk/{number:08}.png' for number in (0, 8, 15)]
+    assert FileDepth(tmp_path).origin(frames) == hashlib.sha256(3 * b'frames').hexdigest()[:16]
+    assert reads == [film]

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from inpaint_nb.benchmark import judge_stereo, scene_cases
+from inpaint_nb.benchmark import judge_stereo
+from inpaint_nb.cases import scene_cases
 from inpaint_nb.fills import (FILLERS, background_distance, beyond_edge, blur_rows, counted_pixels, hole_to_fill, hole_width,
                               navier_stokes,
                               repeat_background, repeat_plain, telea)

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from inpaint_nb import gan, train
-from inpaint_nb.datasets import write_record
-from inpaint_nb.gan import (GanStep, adaptive_weight, best_row, checkerboard_energy, create_discriminator, discriminator_loss, generator_loss,
+from inpaint_nb.records import write_record
+from inpaint_nb.gan import (DISCRIMINATORS, L3C, DiscriminatorRow, GanStep, adaptive_weight, best_row, checkerboard_energy, create_discriminator, discriminator_loss, generator_loss,
                             generator_warmup, late_warmup, load_discriminator, moving_average, sharpness, straight_clamp)
 from inpaint_nb.losses import LPIPS, L1, ClampLoss, WithLPIPS, create_loss
-from inpaint_nb.models import MODELS, Inpainter, create_model, load_model, save_model
-from inpaint_nb.train import Callback, Compute, Interrupted, PlainStep, RunState, TrainConfig, decay_groups, summary, train_from_folder
+from inpaint_nb.light import Inpainter
+from inpaint_nb.models import MODELS, create_model, load_model, save_model
+from inpaint_nb.train import Callback, Compute, Interrupted, PlainStep, RunState, TrainConfig, decay_groups, same_discriminator, summary, train_from_folder
 from inpaint_nb.video import write_clip_record
 
 shared = Path(__file__).parents[2]/'shared/reference'
@@ -323,6 +324,12 @@ def test_lpips_is_a_score_where_its_weights_are(tmp_path):
     named = GanStep(Tiny(), create_loss('l1'), config, Compute(config))
     with torch.no_grad(): assert named.scores['lpips'](y, 1 - y, mask[..., 16:-16, 16:-16]) > 0
     assert 'lpips' not in PlainStep.scores
+
+def test_discriminators_can_be_added(monkeypatch):
+    class Own(L3C): name = 'inpaint.own'
+    monkeypatch.setitem(DISCRIMINATORS, 'sharp', DiscriminatorRow(Own, 'my own'))
+    for name in ('sharp', 'inpaint.own'): assert type(create_discriminator(name)) is Own
+    assert same_discriminator('sharp', 'inpaint.own') and not same_discriminator('sharp', 'l3c')
 
 def test_discriminator_file_is_kept_whole(tmp_path):
     network = create_discriminator('l3ce', imbalanced_prob=False)

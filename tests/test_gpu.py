@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from inpaint_nb import losses, stereo
 from inpaint_nb.gan import DISCRIMINATORS, create_discriminator
-from inpaint_nb.losses import LOSSES, create_loss, hole_flicker, hole_psnr, hole_ssim, rotate
+from inpaint_nb.losses import create_loss, hole_flicker, hole_psnr, hole_ssim, plain_losses, rotate
 from inpaint_nb.masks import dilate_edge, dilate_inner, dilate_outer, disocclusion_mask, mask_closing
 from inpaint_nb.models import create_model
 from inpaint_nb.warp import MAPPERS, forward_warp, get_mapper
@@ -82,7 +82,7 @@ def test_models(name, dtype, reads):
 
 
 @pytest.mark.parametrize('dtype', FLOATS)
-@pytest.mark.parametrize('name', [name for name in LOSSES if 'dino' not in name and 'lpips' not in name])
+@pytest.mark.parametrize('name', plain_losses())
 def test_losses(name, dtype, reads):
     criterion = there(create_loss, name)
     reads.count = 0

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from inpaint_nb import cli, datasets
-from inpaint_nb.datasets import list_records, shown
+from inpaint_nb import cli, photos
+from inpaint_nb.datasets import list_records
+from inpaint_nb.records import shown
 from inpaint_nb.scenes import random_clip, random_scene
 
 POSIX = pytest.mark.skipif(os.name != 'posix', reason='files of Unix')
@@ -130,7 +131,7 @@ NAMES = ['new\nline.png', 'tab\tand\x07bell.png', 'red\x1b[31m.png', 'back\x08sp
 def shop(tmp_path, monkeypatch):
     "A folder with a good photo and its depth, and a place for results."
     torch.set_num_threads(1)
-    datasets._complaints.clear(), datasets._say_once.cache_clear()
+    photos._complaints.clear(), photos._say_once.cache_clear()
     monkeypatch.chdir(tmp_path)
     Path('good.png').write_bytes(PNG)
     np.save('good.npy', np.linspace(0, 1, SIZE[1], dtype=np.float32)[None].repeat(SIZE[0], 0))
@@ -147,7 +148,7 @@ def told(capfd, program, *line):
     "Call a program: its status, what it said, and the lines of errors; without bars, and what is assumed of colours."
     capfd.readouterr()
     start = time.monotonic()
-    try: status = getattr(cli, program.removeprefix('inpaint_'))([str(part) for part in line])
+    try: status = getattr(cli, program)([str(part) for part in line])
     except SystemExit as end: status = end.code
     assert time.process_time() and time.monotonic() - start < SOON * (1 + os.getloadavg()[0])
     out, err = capfd.readouterr()

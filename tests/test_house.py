@@ -44,7 +44,7 @@ def imported(*sources: str) -> set[str]:
             if isinstance(node, ast.Import): modules |= {alias.name.split('.')[0] for alias in node.names}
             if isinstance(node, ast.ImportFrom) and not node.level: modules.add(node.module.split('.')[0])
     own = {'inpaint_nb', 'recipe'} | {path.stem for path in (ROOT/'tests').glob('*.py')}
-    named = {'cv2': 'opencv-python', 'PIL': 'pillow', 'IPython': 'ipython', 'yaml': 'pyyaml', 'matplotlib_inline': 'matplotlib-inline'}
+    named = {'cv2': 'opencv-python', 'PIL': 'pillow', 'skimage': 'scikit-image', 'IPython': 'ipython', 'yaml': 'pyyaml', 'matplotlib_inline': 'matplotlib-inline'}
     return {named.get(module, module) for module in modules - set(sys.stdlib_module_names) - own}
 
 

@@ -14,7 +14,7 @@ from commands import PROCESSES
 from stopping import COUNT
 from test_train import NAME, QUICK, lasting
 
-from inpaint_nb.datasets import write_record
+from inpaint_nb.records import write_record
 from inpaint_nb.models import load_model
 from inpaint_nb.train import train_from_folder
 

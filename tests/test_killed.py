@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from inpaint_nb.scenes import random_clip, random_scene
-from inpaint_nb.video import open_clip
+from inpaint_nb.clips import open_clip
 from stopping import line_stopped
 from test_stereo import write_film
 

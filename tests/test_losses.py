@@ -14,10 +14,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from inpaint_nb import losses
-from inpaint_nb.losses import (DINO_URL, L1, LOSSES, LPIPS, VGG_URL, ClampLoss, DCTLoss, DINOv2, MaskedL1, TemporalGradient,
+from inpaint_nb import cli, losses
+from inpaint_nb.losses import (DINO_URL, L1, LOSSES, LPIPS, VGG_URL, ClampLoss, DCTLoss, DINOv2, LossRow, MaskedL1, TemporalGradient,
                                TemporalSmoothing, Turned, Weighted, WithLPIPS, answers, create_loss, diff_augment, hole_flicker,
                                hole_psnr, hole_ssim, is_temporal, load_dinov2, load_lpips, plain_losses, rotate, ssim_map, translate)
+from inpaint_nb.train import TrainConfig, criterion_of
 
 VGG_FILE, DINO_FILE = [Path(url).name for url in (VGG_URL, DINO_URL)]
 
@@ -187,8 +188,8 @@ def empty(tmp_path, monkeypatch):
 def test_without_weights_it_says_what_to_do(empty, name):
     with pytest.raises(FileNotFoundError) as error: create_loss(name)
     text = str(error.value)
-    assert str(empty / (VGG_FILE if 'lpips' in name else DINO_FILE)) in text and 'missing' in text and '\n' not in text
-    assert ('--lpips-weights FILE' in text) == ('lpips' in name)
+    assert str(empty / (VGG_FILE if LOSSES[name].weights == 'lpips' else DINO_FILE)) in text and 'missing' in text and '\n' not in text
+    assert ('--lpips-weights FILE' in text) == (LOSSES[name].weights == 'lpips')
     assert text.endswith('choose a --loss that needs no weights: l1, masked_l1, masked_l1rmse, dct, l1dct, temporal_masked_l1, temporal_masked_l1rmse, temporal_l1dct')
     assert not list(empty.iterdir())
 
@@ -310,10 +311,46 @@ def test_lpips_weights_for_nothing():
 
 
 def test_losses_can_be_added(monkeypatch):
-    monkeypatch.setitem(LOSSES, 'l2', torch.nn.MSELoss)
-    monkeypatch.setitem(LOSSES, 'with_file', lambda lpips_weights=None: (L1(), lpips_weights))
+    monkeypatch.setitem(LOSSES, 'l2', LossRow(torch.nn.MSELoss, 'squared error'))
+    monkeypatch.setitem(LOSSES, 'with_file', LossRow(lambda file: (L1(), file), 'L1', weights='lpips'))
     assert isinstance(create_loss('l2'), torch.nn.MSELoss)
     assert create_loss('with_file', 'a')[1] == 'a' and create_loss('with_file')[1] is None
+    assert 'l2' in plain_losses() and 'with_file' not in plain_losses()
+
+
+def told(capsys, *line):
+    "Exit status of a training command without records, and what it says."
+    try: status = cli.train(['inpaint', '-i', 'nowhere', '--model-dir', 'out', *map(str, line)])
+    except SystemExit as left: status = left.code
+    return status, capsys.readouterr().err
+
+
+def test_a_temporal_loss_of_any_name_is_refused_for_pictures(monkeypatch, capsys):
+    steady = LossRow(lambda: Weighted((0.8, L1()), (0.2, TemporalGradient())), 'L1 + temporal gradient', temporal=True)
+    monkeypatch.setitem(LOSSES, 'steady_l1', steady)
+    assert is_temporal('steady_l1') and create_loss('steady_l1').temporal
+    status, error = told(capsys, '--loss', 'steady_l1')
+    assert status == 2 and 'steady_l1' in error and 'single pictures' in error
+    status, error = told(capsys, '--loss', 'steady_l1', '--video')
+    assert status == 1 and 'nowhere' in error  # only the records are missing
+    monkeypatch.setitem(LOSSES, 'temporal_in_name', LossRow(L1, 'L1'))
+    assert not is_temporal('temporal_in_name') and told(capsys, '--loss', 'temporal_in_name')[0] == 1
+
+
+def test_a_row_that_hides_its_time_is_refused(monkeypatch):
+    monkeypatch.setitem(LOSSES, 'steady_l1', LossRow(TemporalGradient, 'temporal gradient'))
+    with pytest.raises(ValueError, match='steady_l1 .*temporal=True'): create_loss('steady_l1')
+
+
+def test_an_lpips_loss_of_any_name_takes_weights(monkeypatch, capsys):
+    monkeypatch.setitem(LOSSES, 'vgg_l1', LossRow(lambda file: (L1(), file), 'L1 + LPIPS', weights='lpips'))
+    monkeypatch.setitem(LOSSES, 'no_lpips', LossRow(L1, 'L1'))
+    assert 'vgg_l1' not in plain_losses() and 'no_lpips' in plain_losses()
+    status, error = told(capsys, '--loss', 'vgg_l1', '--lpips-weights', 'mine.pth')
+    assert status == 1 and 'nowhere' in error  # only the records are missing
+    assert criterion_of(TrainConfig(loss='vgg_l1', lpips_weights='mine.pth'))[1] == 'mine.pth'
+    status, error = told(capsys, '--loss', 'no_lpips', '--lpips-weights', 'mine.pth')
+    assert status == 2 and '--lpips-weights' in error
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from inpaint_nb import datasets
-from inpaint_nb.datasets import decode_picture, file_kind, look_through, make_image_records, open_picture, read_photo
+from inpaint_nb import photos
+from inpaint_nb.photos import decode_picture, file_kind, look_through, open_picture, read_photo
+from inpaint_nb.records import make_image_records
 from inpaint_nb.stereo import read_picture
-from inpaint_nb.video import open_clip
+from inpaint_nb.clips import open_clip
 
 WHITE = 0.9642, 1, 0.8249  # of profiles
 PRIMARIES = {'sRGB': ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)),
@@ -166,7 +167,7 @@ BROKEN = {'no profile': b'no profile', 'cut off': rgb_profile('P3')[:200], 'noth
 @pytest.mark.parametrize('name', BROKEN)
 def test_broken_profiles_are_said_once(name, capsys):
     picture = noise()
-    datasets._say_once.cache_clear(); datasets._complaints.clear()
+    photos._say_once.cache_clear(); photos._complaints.clear()
     for number in range(3):
         assert read_photo(encoded(picture, icc_profile=BROKEN[name]), f'{number}.png').tobytes() == picture.tobytes()
     lines = capsys.readouterr().err.splitlines()
@@ -285,7 +286,7 @@ def test_large_pictures_are_opened_without_a_warning(recwarn):
 
 
 def test_a_jpeg_beyond_the_limit_comes_smaller(monkeypatch, capsys):
-    monkeypatch.setattr(datasets, 'MOST_PIXELS', 30_000)
+    monkeypatch.setattr(photos, 'MOST_PIXELS', 30_000)
     for progressive in (False, True):
         data = encoded(Image.new('RGB', (400, 300), (200, 60, 70)), 'JPEG', progressive=progressive)
         found = read_photo(data, 'IMG_1.jpg')
@@ -298,7 +299,7 @@ def test_a_jpeg_beyond_the_limit_comes_smaller(monkeypatch, capsys):
 
 def test_two_hundred_megapixels_within_memory(tmp_path):
     Image.new('RGB', (16320, 12240), (200, 60, 70)).save(tmp_path/'large.jpg')
-    code = ('import resource, sys\nfrom pathlib import Path\nfrom inpaint_nb.datasets import read_photo\n'
+    code = ('import resource, sys\nfrom pathlib import Path\nfrom inpaint_nb.photos import read_photo\n'
             'before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n'
             f'print(*read_photo(Path({str(tmp_path/"large.jpg")!r}).read_bytes()).size)\n'
             'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)')

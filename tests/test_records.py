@@ -12,10 +12,14 @@ import torch
 from commands import ENV, run
 from PIL import Image
 
-from inpaint_nb import datasets, records
+from inpaint_nb import crops, datasets, keeping, records
 from inpaint_nb.depth import DepthModel, write_depth
-from inpaint_nb.datasets import InpaintDataset, encode_png, list_records, make_image_records
-from inpaint_nb.records import RecordFolder, clean_records, data_folders, data_status, job_lines, pack_records, png_chunks, run_jobs, split_records, undo_split, verify_records
+from inpaint_nb.datasets import InpaintDataset, list_records
+from inpaint_nb.records import encode_png, make_image_records
+from inpaint_nb.keeping import (
+    RecordFolder, clean_records, data_folders, data_status, job_lines, pack_records, png_chunks,
+    run_jobs, split_records, undo_split, verify_records
+)
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.video import VideoDataset, list_clip_records, make_video_records
 
@@ -85,9 +89,9 @@ def test_journal_of_any_number_of_workers(photos, images, tmp_path, workers):
 
 
 def test_photos_without_holes_are_not_tried_again(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, 'LEAST_HOLE', 10 ** 9)
+    monkeypatch.setattr(crops, 'LEAST_HOLE', 10 ** 9)
     assert make(photos, tmp_path).rejected == 28
-    monkeypatch.setattr(datasets.RecordMaker, 'make', None)
+    monkeypatch.setattr(records.RecordMaker, 'make', None)
     assert make(photos, tmp_path).rejected == 0
 
 
@@ -150,11 +154,11 @@ def test_other_depth_maps_are_refused(photos, clips, tmp_path, video):
 def test_records_of_an_older_version_go_on(photos, tmp_path, monkeypatch):
     "One that knew neither `tta` nor where depth came from."
     with monkeypatch.context() as then:
-        then.setattr(datasets, 'asdict', lambda what: {name: value for name, value in asdict(what).items() if name != 'tta'})
+        then.setattr(crops, 'asdict', lambda what: {name: value for name, value in asdict(what).items() if name != 'tta'})
         then.setattr(DepthModel, 'origin', lambda *_: '')
         made = make(photos, tmp_path).made
     assert made and make(photos, tmp_path).reused == made and not faults(tmp_path)
-    with pytest.raises(ValueError, match='made with tta False, not True'): datasets.check_records(tmp_path/'train', datasets.RecordOptions('one', 'Pseudo', size=128, divergence_level=3, tta=True))
+    with pytest.raises(ValueError, match='made with tta False, not True'): records.check_records(tmp_path/'train', crops.RecordOptions('one', 'Pseudo', size=128, divergence_level=3, tta=True))
 
 
 def test_looking_twice(photos, two_networks, tmp_path):
@@ -220,7 +224,7 @@ def renote(change):
     def work(folder, name):
         for line in folder.glob(f".{name.rsplit('_', 2)[0]}*.json"): line.unlink()
         data = (folder/f'{name}_M.png').read_bytes()
-        note = change(datasets.record_note(folder/f'{name}_M.png'))
+        note = change(records.record_note(folder/f'{name}_M.png'))
         (folder/f'{name}_M.png').write_bytes(sealed({kind: content if kind != b'tEXt' else b'inpaint_nb\0' + json.dumps(note).encode() for kind, content in png_chunks(data).items()}))
     return work
 
@@ -228,9 +232,9 @@ def reline(change):
     "Another line in the journal."
     def work(folder, name):
         line = name.rsplit('_', 2)[0]
-        entry = datasets.read_journal(folder, line)
+        entry = records.read_journal(folder, line)
         change(entry, name)
-        datasets.write_journal(folder, line, entry)
+        records.write_journal(folder, line, entry)
     return work
 
 def copy_record(number, sample, journal=True):
@@ -324,7 +328,7 @@ def all_smaller(folder, frames):
 
 def no_holes(folder):
     for t in range(1, 4): (folder/f'{t:04}_M.png').write_bytes(png(np.zeros((128, 128), np.uint8)))
-    note = datasets.record_note(folder/'0000_M.png')
+    note = records.record_note(folder/'0000_M.png')
     (folder/'0000_M.png').write_bytes(encode_png(np.zeros((128, 128), np.uint8), note))
 
 CLIP_DAMAGES = {
@@ -464,16 +468,16 @@ def test_verify_says_so_with_its_status(images, tmp_path):
 
 def test_verify_holds_little_of_each_record(tmp_path, monkeypatch):
     "A note takes 3 KB of memory; what is compared later takes a tenth."
-    options = asdict(datasets.RecordOptions('one', 'Pseudo'))
+    options = asdict(crops.RecordOptions('one', 'Pseudo'))
     for number in range(500):
         source = f'{number:08x}'
         for sample in (0, 1):
             for part in 'CM': (tmp_path/f'one_Pseudo_{source}_1_{sample}_{part}.png').touch()
-        datasets.write_journal(tmp_path, f'one_Pseudo_{source}', {'options': options, 'depth_model': 'Pseudo', 'source': source, 'records': {f'one_Pseudo_{source}_1_{sample}': 'whole' for sample in (0, 1)}})
+        records.write_journal(tmp_path, f'one_Pseudo_{source}', {'options': options, 'depth_model': 'Pseudo', 'source': source, 'records': {f'one_Pseudo_{source}_1_{sample}': 'whole' for sample in (0, 1)}})
     def look(folder, name):
         note = {'options': options, 'source': name.split('_')[2], 'kept': [[1, 0], [1, 1]], 'parameters': {f'parameter {number}': float(number) for number in range(30)}}
-        return records.Checked([], json.loads(json.dumps(note)), 'whole')
-    monkeypatch.setattr(records, 'check_image_record', look)
+        return keeping.Checked([], json.loads(json.dumps(note)), 'whole')
+    monkeypatch.setattr(keeping, 'check_image_record', look)
     assert not faults(tmp_path)
     tracemalloc.start()
     try:
@@ -486,12 +490,12 @@ def test_verify_holds_little_of_each_record(tmp_path, monkeypatch):
 
 def interrupt(monkeypatch, name, after):
     "Ctrl-C when a function is called for the time after `after`."
-    function, calls = getattr(records, name), []
+    function, calls = getattr(keeping, name), []
     def call(*arguments):
         calls.append(1)
         if len(calls) > after: raise KeyboardInterrupt
         return function(*arguments)
-    monkeypatch.setattr(records, name, call)
+    monkeypatch.setattr(keeping, name, call)
 
 
 def test_interrupted_verify_says_what_it_saw(images, tmp_path, monkeypatch):
@@ -513,8 +517,8 @@ def test_interrupted_pack_leaves_the_old_one(images, tmp_path, monkeypatch):
 
 def test_all_that_may_take_long_shows_how_far_it_is(images, tmp_path, monkeypatch, capsys):
     shutil.copytree(images/'train', tmp_path/'train')
-    bars, tqdm = [], records.tqdm
-    monkeypatch.setattr(records, 'tqdm', lambda *things, **settings: bars.append(settings['desc']) or tqdm(*things, **settings))
+    bars, tqdm = [], keeping.tqdm
+    monkeypatch.setattr(keeping, 'tqdm', lambda *things, **settings: bars.append(settings['desc']) or tqdm(*things, **settings))
     data_status(tmp_path)
     assert bars == ['journal of train'] and not capsys.readouterr().err  # it was quick
     pack_records(tmp_path); verify_records(tmp_path); clean_records(tmp_path, 'one')
@@ -523,7 +527,7 @@ def test_all_that_may_take_long_shows_how_far_it_is(images, tmp_path, monkeypatc
 
 def test_bar_is_not_drawn_for_each_photo(photos, images, tmp_path, monkeypatch, capsys):
     shutil.copytree(images, tmp_path/'data')
-    monkeypatch.setattr(datasets, 'tqdm', partial(datasets.tqdm, mininterval=60))
+    monkeypatch.setattr(records, 'tqdm', partial(records.tqdm, mininterval=60))
     capsys.readouterr()
     assert make(photos, tmp_path/'data', progress=True).reused
     assert capsys.readouterr().err.count('train:') < 4
@@ -605,8 +609,8 @@ def test_names_that_can_be_read_in_two_ways(tmp_path, journal):
         options, stem = {'prefix': prefix, 'model_type': model, 'size': 64, 'num_samples': 1}, f'photos_Distill_Any_S_0000000{number}'
         (tmp_path/'train').mkdir(exist_ok=True)
         mask = np.zeros((64, 64), bool); mask[:40] = True
-        datasets.write_record(tmp_path/'train', f'{stem}_1_0', np.zeros((64, 64, 3), np.uint8), mask, {'options': options, 'source': f'0000000{number}', 'kept': [[1, 0]]})
-        if journal: datasets.write_journal(tmp_path/'train', stem, {'options': options, 'records': {f'{stem}_1_0': ''}})
+        records.write_record(tmp_path/'train', f'{stem}_1_0', np.zeros((64, 64, 3), np.uint8), mask, {'options': options, 'source': f'0000000{number}', 'kept': [[1, 0]]})
+        if journal: records.write_journal(tmp_path/'train', stem, {'options': options, 'records': {f'{stem}_1_0': ''}})
     assert [batch.records for batch in data_status(tmp_path, 'photos')] == [1]
     assert verify_records(tmp_path, 'photos', progress=False).records == 1
     clean_records(tmp_path, 'photos_Distill')
@@ -615,8 +619,8 @@ def test_names_that_can_be_read_in_two_ways(tmp_path, journal):
 
 
 def test_status_reads_each_line_once(images, monkeypatch):
-    read, lines = records.read_journal, []
-    monkeypatch.setattr(records, 'read_journal', lambda folder, line: lines.append((folder, line)) or read(folder, line))
+    read, lines = keeping.read_journal, []
+    monkeypatch.setattr(keeping, 'read_journal', lambda folder, line: lines.append((folder, line)) or read(folder, line))
     assert len(data_status(images)) > 2 and len(lines) == len({*lines}) > 10
 
 
@@ -694,7 +698,7 @@ def test_undo_leaves_lines_that_were_in_eval(images, tmp_path):
     (tmp_path/'data/eval/other_Any_B_00000000_1_0_C.png').touch()
     before = contents(tmp_path/'data')
     split_records(tmp_path/'data', 24)
-    assert source in datasets.read_journal(tmp_path/'data/train', 'split')['sources']
+    assert source in records.read_journal(tmp_path/'data/train', 'split')['sources']
     undo_split(tmp_path/'data')
     assert contents(tmp_path/'data') == before
 
@@ -729,7 +733,7 @@ def test_undo_leaves_what_was_made_for_eval(photos, tmp_path):
     "A photo whose records live in eval/ since a split is an eval photo of the next batch."
     make(photos, tmp_path/'data')
     split_records(tmp_path/'data', 12)
-    judge, source = data_folders(tmp_path/'data')[0], datasets.read_journal(tmp_path/'data/train', 'split')['sources'][0]
+    judge, source = data_folders(tmp_path/'data')[0], records.read_journal(tmp_path/'data/train', 'split')['sources'][0]
     [photo] = [json.loads((judge.path/f'.{line}.json').read_text())['name'] for line in judge.lines if line.endswith(source)]
     for part in ('train', 'eval'): (tmp_path/'other'/part).mkdir(parents=True)
     shutil.copy(photos/photo, tmp_path/'other/eval')
@@ -799,7 +803,7 @@ def test_shards_of_equal_sizes(tmp_path):
     files = [tmp_path/f'{number}.bmp' for number in range(100)]
     for number, file in enumerate(files): file.write_bytes(number.to_bytes(1, 'big') * 300)
     shutil.copy(files[0], files[1])
-    shares = [datasets.share_of(datasets.share_keys(files), (place, 4)) for place in range(4)]
+    shares = [records.share_of(records.share_keys(files), (place, 4)) for place in range(4)]
     assert sorted(sum(shares, [])) == sorted(files) and min(map(len, shares)) >= 24
     assert any({*files[:2]} <= {*share} for share in shares)
 
@@ -821,7 +825,7 @@ def test_a_share_of_broken_photos_is_an_error(tmp_path):
 
 
 def torchrun(tmp_path, *line):
-    (tmp_path/'program.py').write_text('import sys; from inpaint_nb.cli import create_training_data; sys.exit(create_training_data())')
+    (tmp_path/'program.py').write_text('import sys; from inpaint_nb.cli import inpaint_create_training_data; sys.exit(inpaint_create_training_data())')
     done = subprocess.run([Path(sys.executable).parent/'torchrun', '--standalone', '--nproc_per_node', '2', tmp_path/'program.py', *map(str, line)], env=ENV, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('records: ') == 2
@@ -888,7 +892,7 @@ def test_paths_begin_where_the_command_runs(photos, tmp_path):
 
 
 def test_too_little_hole_is_no_failure(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, 'LEAST_HOLE', 10 ** 9)
+    monkeypatch.setattr(crops, 'LEAST_HOLE', 10 ** 9)
     for _ in range(2):
         found = run_jobs([('a', lambda: make(photos, tmp_path))], say=lambda text: None)
         assert not found.failed and 'a: 0 made, 0 reused; too little hole' in str(found) and '1 job done' in str(found)
@@ -896,7 +900,7 @@ def test_too_little_hole_is_no_failure(photos, tmp_path, monkeypatch):
 
 def test_jobs_of_one_title():
     def fail(): raise ValueError('no')
-    found = run_jobs([('a', lambda: datasets.RecordSummary(made=2)), ('a', lambda: datasets.RecordSummary(made=3)), ('a', fail), ('a', fail)], say=lambda text: None)
+    found = run_jobs([('a', lambda: records.RecordSummary(made=2)), ('a', lambda: records.RecordSummary(made=3)), ('a', fail), ('a', fail)], say=lambda text: None)
     assert str(found).endswith('2 jobs done, 2 failed; records: 5 made, 0 reused') and len(str(found).splitlines()) == 5
 
 
@@ -1044,7 +1048,7 @@ def test_pack_alone_is_checked(images, tmp_path):
 
 
 def test_nothing_to_pack(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, 'LEAST_HOLE', 10 ** 9)
+    monkeypatch.setattr(crops, 'LEAST_HOLE', 10 ** 9)
     make(photos, tmp_path)
     assert str(pack_records(tmp_path, progress=False)).startswith('nothing to pack')
 

@@ -10,15 +10,23 @@ import torch
 from PIL import Image
 
 from commands import Running, run
-from inpaint_nb.depth import DepthModel, RunningScale, create_depth_model, read_depth, write_depth
+from inpaint_nb.depth import DepthModel, DepthOptions, RunningScale, read_depth, write_depth
+from inpaint_nb.depth_models import create_depth_model
 from inpaint_nb.masks import dilate_inner, dilate_outer, mask_closing
 from inpaint_nb.models import MODELS, PRETRAINED, create_model, load_model
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.fills import repeat_background
-from inpaint_nb.stereo import (PACKINGS, ClipWriter, StereoOptions, StereoViews, add_tracks, cpu_has_matrix_units, depth_frames, eight_bits, fade_windows, fill_stream, fill_views, half_side_by_side,
-                               inpaint_view, make_stereo, open_views, output_files, photo_depth, read_frames, read_picture, save_picture, shot_depths, shots,
-                               side_by_side, stereo_clip, stereo_file, stereo_frames, stereo_photo, tiles_to_fill)
-from inpaint_nb.video import open_clip
+from inpaint_nb.clip import (
+    ClipWriter, add_tracks, depth_frames, fade_windows, fill_stream, read_frames, shot_depths,
+    shots, stereo_clip, stereo_file, stereo_frames
+)
+from inpaint_nb.stereo import (
+    PACKINGS, StereoOptions, cpu_has_matrix_units, eight_bits, open_with, prepare, fill_views, half_side_by_side,
+    inpaint_view, make_stereo, open_views, output_files, find_depth, read_picture, save_picture,
+    side_by_side, stereo_photo, tiles_to_fill
+)
+from inpaint_nb.warp import StereoViews
+from inpaint_nb.clips import open_clip
 from inpaint_nb.warp import forward_warp
 
 SHARED = Path(__file__).parents[2] / 'shared'
@@ -215,7 +223,7 @@ def test_dilation_is_meant_at_the_depth_maps_width(size, columns, given, grown):
         hole = mask_closing((mask > 0).float())
         assert hole.any() and torch.equal(found, dilate_inner(dilate_outer(hole, grown[1]), grown[0]))
     options = StereoOptions(divergence=8, inner_dilation=given[0], outer_dilation=given[1])
-    assert torch.equal(options.warp(scene.image, depth).right_mask, opened.right_mask)
+    assert torch.equal(open_with(options, scene.image, depth).right_mask, opened.right_mask)
 
 
 def test_several_pictures_at_once(model):
@@ -333,7 +341,7 @@ def test_whoever_says_nothing_gets_our_weights(tmp_path, photo):
     assert (pictures[0] == pictures[1]).all() and (pictures[0] == pictures[2]).all()
     assert (pictures[3] == pictures[4]).all() and (pictures[0] != pictures[3]).any()
     image = read_picture(photo)
-    opened = StereoOptions(divergence=8, view='right').warp(image, photo_depth(photo, image))
+    opened = open_with(StereoOptions(divergence=8, view='right'), image, find_depth(photo, image))
     for net, picture in ((load_model('pretrained')[0], pictures[0]), (None, pictures[3])):
         assert (eight_bits(fill_views(opened, net).right) == picture).all()
 
@@ -342,11 +350,11 @@ def test_photos_and_clips_have_their_weights(monkeypatch):
     "A clip gets the model for clips, or the one for photos as long as there is no other."
     there = {MODELS[row.model].frames > 1 for row in PRETRAINED.values()}
     for video in (False, True):
-        _, net = StereoOptions(gpu=-1).prepare(video)
+        _, net = prepare(StereoOptions(gpu=-1), video)
         assert not net.training and (net.frames > 1) == (video and video in there)
     monkeypatch.setattr('inpaint_nb.models.PRETRAINED', {})
-    assert StereoOptions('repeat', gpu=-1).prepare()[1] is None
-    with pytest.raises(FileNotFoundError, match='brings no weights'): StereoOptions(gpu=-1).prepare()
+    assert prepare(StereoOptions('repeat', gpu=-1))[1] is None
+    with pytest.raises(FileNotFoundError, match='brings no weights'): prepare(StereoOptions(gpu=-1))
 
 
 # --- clips -----------------------------------------------------------------------------------------------------------------
@@ -446,7 +454,7 @@ def test_sound_that_cannot_be_written(tmp_path, films, monkeypatch, capsys):
     "The pictures are worth more than the sound."
     write_with_sound(tmp_path / 'a.avi', 'pcm_s16le', 'stereo')
     def refuse(context): raise av.error.ArgumentError(22, 'Invalid argument')
-    monkeypatch.setattr('inpaint_nb.stereo._aac', refuse)
+    monkeypatch.setattr('inpaint_nb.clip._aac', refuse)
     out, = stereo_clip(tmp_path / 'a.avi', tmp_path / 'a.mp4', progress=False)
     with av.open(str(out)) as container: assert not container.streams.audio
     assert len(open_clip(out)) == 14 and 'its sound (pcm_s16le) cannot be written to mp4 and is left out' in capsys.readouterr().err
@@ -583,8 +591,8 @@ def test_a_cut_begins_anew(tmp_path):
     model = create_depth_model('Pseudo')
     second = list(enumerate(clip.frames()))[14:]
     alone = [depth for _, depth in shot_depths(second, clip, model)]
-    opened = [StereoOptions(seed=0).warp(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, depth) for (_, pixels), depth in zip(second, alone)]
-    together = list(stereo_frames(clip, StereoOptions(seed=0)))[14:]
+    opened = [open_with(StereoOptions(depth=DepthOptions(seed=0, edge_dilation=2)), torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, depth) for (_, pixels), depth in zip(second, alone)]
+    together = list(stereo_frames(clip, StereoOptions(depth=DepthOptions(seed=0, edge_dilation=2))))[14:]
     for views, expected in zip(together, opened): assert torch.equal(views.right, fill_views(expected).right)
 
 
@@ -827,7 +835,7 @@ def test_clip_that_was_broken_off(tmp_path, bad_clips):
 def test_damage_on_the_way_replaces_nothing(tmp_path, films, monkeypatch):
     "Only found when the frames are read: the earlier result stays, and none of several is written."
     clip = open_clip(films / 'clip.mp4')
-    monkeypatch.setattr('inpaint_nb.stereo.read_frames', lambda clip: list(clip.frames())[:9])
+    monkeypatch.setattr('inpaint_nb.clip.read_frames', lambda clip: list(clip.frames())[:9])
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out/clip_mask.mp4').write_bytes(b'whole')
     with pytest.raises(FileExistsError, match='only 9 of 14 frames'): stereo_clip(clip.path, tmp_path / 'out', format='mask,left', progress=False)
@@ -866,7 +874,7 @@ VIDEOS = sorted((SHARED / 'data/videos').glob('*.mp4'))
 def test_real_clips(tmp_path, path, monkeypatch):
     "The first twenty frames, one eye made: the other one is the clip."
     clip = open_clip(path)
-    monkeypatch.setattr('inpaint_nb.stereo.open_clip', lambda *_: dataclasses.replace(clip, times=clip.times[:20]))
+    monkeypatch.setattr('inpaint_nb.clip.open_clip', lambda *_: dataclasses.replace(clip, times=clip.times[:20]))
     out, = stereo_clip(path, tmp_path / 'a.mp4', 'repeat', view='right', crf=12, progress=False)
     after = open_clip(out)
     assert len(after) == 20 and np.abs(after.times - clip.times[:20]).max() < 0.002
@@ -875,7 +883,8 @@ def test_real_clips(tmp_path, path, monkeypatch):
 
 def test_metric_depth_is_bent_and_networks_follow(tmp_path, films):
     "Distances go through div_6, in photos and in clips; a network that answers late gets its pictures back in order."
-    from inpaint_nb.stereo import followed, photo_depth
+    from inpaint_nb.clip import followed
+    from inpaint_nb.stereo import find_depth
     from inpaint_nb.warp import get_mapper
     class Distances(Stretching): is_metric = True
     clip = open_clip(films / 'clip.mp4')
@@ -883,7 +892,7 @@ def test_metric_depth_is_bent_and_networks_follow(tmp_path, films):
     plain, bent = ([depth for _, depth in shot_depths(iter(frames), clip, model)] for model in (Stretching(), Distances()))
     for one, other in zip(plain, bent, strict=True): assert torch.equal(get_mapper('div_6')(one), other)
     image = random_scene(1, size=(48, 64)).image
-    assert torch.equal(photo_depth('a.png', image, model=Distances()), get_mapper('div_6')(photo_depth('a.png', image, model=Stretching())))
+    assert torch.equal(find_depth('a.png', image, model=Distances()), get_mapper('div_6')(find_depth('a.png', image, model=Stretching())))
     class Late(Stretching):
         batch_size = 5
     pictures = [torch.rand(1, 3, 8, 8) for _ in range(12)]

@@ -11,10 +11,12 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from inpaint_nb import train
-from inpaint_nb.datasets import InpaintDataset, write_record
+from inpaint_nb.datasets import InpaintDataset
+from inpaint_nb.records import write_record
 from inpaint_nb.fills import repeat_background
 from inpaint_nb.losses import create_loss, hole_psnr
-from inpaint_nb.models import MODELS, Inpainter, create_model, load_model, save_model
+from inpaint_nb.light import Inpainter
+from inpaint_nb.models import MODELS, create_model, load_model, save_model
 from inpaint_nb.train import (SCHEDULES, Callback, Interrupted, TrainConfig, begin_with, decay_groups, fit, scheduler_state,
                               train_from_folder)
 from inpaint_nb.video import VideoDataset, write_clip_record

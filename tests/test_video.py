@@ -13,11 +13,15 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from inpaint_nb import video
+from inpaint_nb import clips, crops, datasets, depth, video
 from inpaint_nb.datasets import read_record
 from inpaint_nb.depth import write_depth
 from inpaint_nb.scenes import random_clip
-from inpaint_nb.video import ClipError, ClipMaker, VideoDataset, clip_note, list_clip_records, make_video_records, open_clip
+from inpaint_nb.frames import ClipError
+from inpaint_nb.clips import open_clip
+from inpaint_nb.video import (
+    ClipMaker, VideoDataset, clip_note, list_clip_records, make_video_records
+)
 from stopping import count_changes, run_and_stop
 
 VIDEOS = Path(__file__).parents[2]/'shared/data/videos'
@@ -108,8 +112,8 @@ def test_folder_is_listed_once(tmp_path):
     for number in (10, 9, 2): Image.fromarray(FRAMES[number]).save(tmp_path/f'{number}.png')
     Image.fromarray(FRAMES[0]).save(tmp_path/'.0.png')
     clip = open_clip(tmp_path)
-    with mock.patch.object(video, 'frame_files', side_effect=video.frame_files) as listed:
-        assert [video.frame_paths(clip, [number])[0].name for number in range(3)] == ['2.png', '9.png', '10.png']
+    with mock.patch.object(clips, 'frame_files', side_effect=clips.frame_files) as listed:
+        assert [clips.frame_paths(clip, [number])[0].name for number in range(3)] == ['2.png', '9.png', '10.png']
     assert listed.call_count == 1
 
 
@@ -131,21 +135,21 @@ def test_variable_rate(tmp_path):
     times = [0, 20, 40, 200, 220, 500, 520, 540, 560, 1000]
     clip = open_clip(write(tmp_path/'variable.mp4', FRAMES[:10], times=times))
     assert np.allclose(clip.times, np.array(times) / 1000, atol=2e-3)
-    assert video.sample_frames(clip.times, 10).tolist() == [0, 3, 5, 9]
+    assert clips.sample_frames(clip.times, 10).tolist() == [0, 3, 5, 9]
 
 
 @pytest.mark.parametrize('stamps', [9 * [(0, 0, False)], 9 * [(None, 5, False)], 9 * [(None, None, False)]])
 def test_stamps_that_say_nothing(stamps):
     "Then the mean rate counts."
     stream = mock.Mock(average_rate=Fraction(20), time_base=Fraction(1, 1000))
-    assert np.allclose(video._times(stamps, stream), np.arange(9) / 20)
+    assert np.allclose(clips._times(stamps, stream), np.arange(9) / 20)
     stream.average_rate = None
-    assert np.allclose(video._times(stamps, stream), np.arange(9) / 25)
+    assert np.allclose(clips._times(stamps, stream), np.arange(9) / 25)
 
 
 def test_few_equal_stamps():
     stream = mock.Mock(average_rate=Fraction(20), time_base=Fraction(1, 1000))
-    assert np.allclose(video._times([(0, 0, False), (10, 10, False), (10, 10, False), (50, 50, False)], stream), [0, .01, .01, .05])
+    assert np.allclose(clips._times([(0, 0, False), (10, 10, False), (10, 10, False), (50, 50, False)], stream), [0, .01, .01, .05])
 
 
 def test_backwards_and_again(clip):
@@ -325,7 +329,7 @@ def test_memory_stays_bounded(clip, tmp_path):
 
 # Cuts
 
-def change(before, now): return video.shot_change(*(video.thumbnail(np.uint8(frame)) for frame in (before, now)))
+def change(before, now): return clips.shot_change(*(clips.thumbnail(np.uint8(frame)) for frame in (before, now)))
 
 
 def test_dim_cuts_and_short_dissolves():
@@ -474,7 +478,7 @@ def test_composed_clips(clip, tmp_path):
     for name in list_clip_records(tmp_path/'out'):
         note = clip_note(tmp_path/'out'/name)
         assert len(list((tmp_path/'out'/name).iterdir())) == 6 and len(note['helpers']) == 1 and note['parameters']['angle'] is None
-        pictures, masks = zip(*(video.read_record(tmp_path/'out'/name, f'{t:04}') for t in range(3)))
+        pictures, masks = zip(*(datasets.read_record(tmp_path/'out'/name, f'{t:04}') for t in range(3)))
         assert not np.array_equal(pictures[0], pictures[2]) and np.mean(np.stack(masks) > 0) < .5
     assert make(tmp_path/'clips', tmp_path/'out', **options).reused == summary.made
     make(tmp_path/'clips', tmp_path/'again', max_workers=3, **options)
@@ -484,9 +488,9 @@ def test_composed_clips(clip, tmp_path):
 def test_same_crop_of_every_frame():
     "With nothing moving before them, the frames behind are cut alike."
     frames = [np.full((90, 120, 3), value, np.uint8) for value in (10, 60)]
-    drawn = video.PhotoParameters('none', .5, 0, 720, 'right', None, 'BICUBIC', 6.0, False)
+    drawn = crops.PhotoParameters('none', .5, 0, 720, 'right', None, 'BICUBIC', 6.0, False)
     options = video.ClipOptions('p', 'Layers', size=64)
-    made = [video.composed_clip(video.keyed_random('still', number), frames, [255 - frames[0]], drawn, options) for number in range(6)]
+    made = [video.composed_clip(crops.keyed_random('still', number), frames, [255 - frames[0]], drawn, options) for number in range(6)]
     pictures = np.stack([pictures for pictures, *_ in filter(None, made)])
     assert len(pictures) and {10, 60} <= {*np.unique(pictures)} and (pictures[:, 0] == 60).mean() < .02
 
@@ -560,7 +564,7 @@ def test_jumps_are_exact(tmp_path, name, codec, options):
     assert len(one_by_one) == 400
     for number in (390, 5, 200, 201, 60, 399, 0):
         with clip.reading() as read: assert np.array_equal(read(10), one_by_one[10]) and np.array_equal(read(number), one_by_one[number])
-    with closing(video.AVReader(clip.path)) as reader:
+    with closing(clips.AVReader(clip.path)) as reader:
         reader.read(300)
         assert reader.stamps and reader.next == 301
         decoded = mock.Mock(wraps=reader.jump)
@@ -573,10 +577,10 @@ def test_no_frame_is_decoded_twice_on_the_way_forward(tmp_path):
     "Where seeking is no good, a jump ahead goes on from where the reader is."
     noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
     clip = open_clip(write(tmp_path/'a.ts', [np.roll(noise, number, 1) for number in range(700)], codec='mpeg2video', options={'g': '40'}))
-    with closing(video.AVReader(clip.path, careful=True)) as reader:
+    with closing(clips.AVReader(clip.path, careful=True)) as reader:
         with mock.patch.object(reader, 'rewind', side_effect=AssertionError('began again')):
             for number in (0, 200, 400, 650): reader.read(number)
-    with clip.reading() as read, mock.patch.object(video.AVReader, 'rewind', autospec=True, side_effect=video.AVReader.rewind) as begun:
+    with clip.reading() as read, mock.patch.object(clips.AVReader, 'rewind', autospec=True, side_effect=clips.AVReader.rewind) as begun:
         ahead = {number: read(number) for number in (0, 200, 400, 650)}
     assert begun.call_count <= 3  # for the time stamps, and to try a key frame once
     for number, frame in enumerate(clip.frames()):
@@ -616,7 +620,7 @@ def test_a_clip_that_begins_between_key_frames(tmp_path, name, codec, options):
     clip = open_clip(tmp_path/name)
     assert 290 < len(frames) < 313 and (len(clip), clip.missing) == (len(frames), 0)
     assert clip.times[0] == 0 and np.allclose(np.diff(clip.times), .04, atol=.002)
-    with closing(video.AVReader(clip.path)) as reader:
+    with closing(clips.AVReader(clip.path)) as reader:
         for number in (250, 3, 200, len(frames) - 1): assert np.array_equal(reader.read(number), frames[number])
     assert np.array_equal(clip[250], frames[250])
     assert sum(1 for _ in clip.frames()) == len(frames)
@@ -628,7 +632,7 @@ def test_a_clip_that_begins_between_key_frames(tmp_path, name, codec, options):
 def test_no_decoder_stays_behind(clip):
     "Garbage that holds a decoder would hang a process that is forked later, when it waits for threads that are not there."
     threads = lambda: len(os.listdir('/proc/self/task'))
-    opened = video.open_clip(clip)
+    opened = clips.open_clip(clip)
     with opened.reading() as read: read(0)  # OpenCV's and NumPy's threads are there from now on
     gc.collect(); gc.disable()
     try:
@@ -679,7 +683,7 @@ def test_lost_lines_are_written_again(clip, records, tmp_path):
 
 def test_depth_that_fails_is_tried_again(clip, records, tmp_path):
     def refuse(*_): raise ValueError('no finite depth for this picture')
-    with mock.patch.object(video.DepthModel, 'origin', lambda *_: ''), mock.patch('inpaint_nb.depth.Pseudo.infer_clip', refuse):
+    with mock.patch.object(depth.DepthModel, 'origin', lambda *_: ''), mock.patch('inpaint_nb.depth.Pseudo.infer_clip', refuse):
         summary = make(clip, tmp_path/'out')
     assert list(summary.failed) == ['clip.mp4'] and not summary.made and not list((tmp_path/'out').iterdir())
     make(clip, tmp_path/'out')
