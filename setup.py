@@ -34,7 +34,8 @@ setup(
     package_data={'inpaint_nb': ['photos/*', 'weights/*.pth', 'weights/SOURCES.md']},
     python_requires=f">={settings['min_python']}",
     install_requires=split(settings['requirements']),
-    extras_require={'dev': split(settings['dev_requirements']), 'heif': ['pillow-heif']},
+    extras_require={'dev': split(settings['dev_requirements']), 'heif': ['pillow-heif'],
+                    'export': split(settings['export_requirements'])},
     entry_points={
         'console_scripts': settings['console_scripts'].split('\n'),
         'nbdev': [f"{settings['lib_name']}={settings['lib_path']}._modidx:d"],

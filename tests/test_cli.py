@@ -11,8 +11,8 @@ from inpaint_nb import cli
 from inpaint_nb.models import create_model, load_model, save_model
 from inpaint_nb.scenes import random_scene
 
-PROGRAMS = ['inpaint_create_training_data', 'inpaint_train', 'inpaint_stereo', 'inpaint_benchmark', 'inpaint_demo']
-COMMANDS = [['inpaint_create_training_data', 'inpaint'], ['inpaint_train', 'inpaint'], ['inpaint_stereo'], ['inpaint_benchmark', 'stereo'], ['inpaint_demo']]
+PROGRAMS = ['inpaint_create_training_data', 'inpaint_train', 'inpaint_stereo', 'inpaint_benchmark', 'inpaint_export', 'inpaint_demo']
+COMMANDS = [['inpaint_create_training_data', 'inpaint'], ['inpaint_train', 'inpaint'], ['inpaint_stereo'], ['inpaint_benchmark', 'stereo'], ['inpaint_export'], ['inpaint_demo']]
 TINY = '--size 64 --batch-size 2 --backward-step 1 --num-samples 4 --max-epoch 2 --learning-rate-cycles 1 --num-workers 0 --eval-step 1 --save-eval-step 1 --gpu -1'.split()
 
 
@@ -101,7 +101,7 @@ def test_nothing_given(program):
 @pytest.mark.parametrize('line', COMMANDS, ids=' '.join)
 def test_unknown_option(line):
     required = {'inpaint_create_training_data': '--dataset-dir a -o b --prefix c --model-type Pseudo', 'inpaint_train': '-i a --model-dir b',
-                'inpaint_stereo': 'a -o b', 'inpaint_benchmark': 'a', 'inpaint_demo': 'a'}[line[0]].split()
+                'inpaint_stereo': 'a -o b', 'inpaint_benchmark': 'a', 'inpaint_export': 'a -o b', 'inpaint_demo': 'a'}[line[0]].split()
     refused(2, *line, *required, '--nonsense', says=['--nonsense'])
 
 
