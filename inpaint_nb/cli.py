@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['REQUIRED', 'KINDS', 'NAMES', 'MAKERS', 'KEEPERS', 'RECORD_COMMANDS', 'STEREO_DEPTH', 'BENCHMARKS', 'Parameter',
-           'room_parameters', 'add_option', 'one_line', 'is_first_process', 'with_options', 'Parser', 'error_line',
-           'Incomplete', 'Heard', 'open_closed', 'heard', 'stoppable', 'finish', 'add_options', 'add_room', 'taken',
-           'subcommands', 'refusing', 'check_depth_model', 'maker_parameters', 'record_parser', 'maker_jobs',
-           'parse_jobs', 'announce_missing', 'do_jobs', 'agree', 'keep_records', 'inpaint_create_training_data',
-           'train_parameters', 'inpaint_train', 'stereo_parameters', 'inpaint_stereo', 'benchmark_parameters',
-           'benchmark_parser', 'time_fills', 'judge_cases', 'inpaint_benchmark', 'inpaint_export', 'inpaint_demo']
+           'room_parameters', 'add_option', 'one_line', 'is_first_process', 'Parser', 'with_options', 'error_line',
+           'Incomplete', 'Heard', 'open_closed', 'heard', 'stoppable', 'finish', 'add_room', 'taken', 'subcommands',
+           'refusing', 'check_depth_model', 'maker_parameters', 'record_parser', 'maker_jobs', 'parse_jobs',
+           'announce_missing', 'do_jobs', 'agree', 'keep_records', 'inpaint_create_training_data', 'train_parameters',
+           'inpaint_train', 'stereo_parameters', 'inpaint_stereo', 'benchmark_parameters', 'benchmark_parser',
+           'time_fills', 'judge_cases', 'inpaint_benchmark', 'inpaint_export', 'inpaint_demo']
 
 # %% ../nbs/10_cli.ipynb #19c60a61
 import argparse
@@ -68,25 +68,28 @@ def _comment(comments: dict[int, str], line: int, taken: set[int]) -> str:
 
 # %% ../nbs/10_cli.ipynb #b20e11aa
 @lru_cache
-def _parsed(room: str) -> tuple[list[ast.stmt], dict[int, str]]:
-    "What stands in a module, and its comments by their lines."
+def _parsed(room: str) -> tuple[dict[str, ast.stmt], dict[int, str]]:
+    "What stands in a module by its name, and its comments by their lines."
     source = (files('inpaint_nb')/f'{room}.py').read_text(encoding='utf-8')
     comments = {token.start[0]: token.string.strip('# ')
                 for token in generate_tokens(StringIO(source).readline) if token.type == COMMENT}
-    return ast.parse(source).body, comments
+    nodes = {node.name: node for node in ast.parse(source).body if hasattr(node, 'name')}
+    return nodes, comments
 
 def room_parameters(
     room: str,  # module of this package
-    name: str,  # function or dataclass in it
+    name: str,  # function or dataclass in it; what it inherits in its module comes first
 ) -> dict[str, Parameter]:
     "The parameters of a function or dataclass, read without importing it."
-    body, comments = _parsed(room)
-    node = next(node for node in body if getattr(node, 'name', None) == name)
-    fields = _fields(node)
-    lines = {where.end_lineno for where, *_ in fields} | {node.lineno}
-    return {field: Parameter(field, ast.unparse(where.annotation), _default(default),
-                             _comment(comments, where.end_lineno, lines))
-            for where, field, default in fields}
+    nodes, comments = _parsed(room)
+    found, fields = {}, _fields(nodes[name])
+    for base in reversed(getattr(nodes[name], 'bases', [])):
+        if getattr(base, 'id', '') in nodes: found |= room_parameters(room, base.id)
+    lines = {where.end_lineno for where, *_ in fields} | {nodes[name].lineno}
+    for where, field, default in fields:
+        comment = _comment(comments, where.end_lineno, lines)
+        found[field] = Parameter(field, ast.unparse(where.annotation), _default(default), comment)
+    return found
 
 # %% ../nbs/10_cli.ipynb #0225d320
 KINDS = {'int': int, 'float': float, 'str': str}
@@ -152,15 +155,15 @@ def is_first_process() -> bool:
     "Is this the only process of a run, or the one that speaks for all?"
     return os.environ.get('RANK', '0') == '0'
 
-def with_options(
-    text: str,  # with names of parameters in backticks
-) -> str:  # with names of options instead
-    "A message of a room, for those who type."
-    return re.sub(r'`([a-z][a-z0-9_]*)`', lambda name: f"--{name[1].replace('_', '-')}", text)
-
 class Parser(argparse.ArgumentParser):
     "An argument parser that complains in one line."
     where = ''  # what is wrong there, if it is not the command line itself
+    options: set[str] = set()  # the parameters that are options of this program
+    def add_argument(self, *names, **settings) -> argparse.Action:
+        "A further option, which messages may name."
+        action = super().add_argument(*names, **settings)
+        self.options.add(action.dest)
+        return action
     def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
         "What the command line says; a complaint names the command that was meant."
         found, unknown = self.parse_known_args(args, namespace)
@@ -173,6 +176,15 @@ class Parser(argparse.ArgumentParser):
         text = one_line(f'error: {self.where}{with_options(message)}; '
                         f'{f"{self.prog} {command}".strip()} -h lists all options')
         self.exit(2, f'{text}\n' if is_first_process() else None)
+
+def with_options(
+    text: str,  # with names of parameters in backticks
+) -> str:  # with names of options instead
+    "A message of a room, for those who type."
+    def option(found):
+        name = found[1] if found[1] in Parser.options else None
+        return f"--{name.replace('_', '-')}" if name else found[0]
+    return re.sub(r'`(\w+)`', option, text)
 
 # %% ../nbs/10_cli.ipynb #9803100e
 def error_line(
@@ -199,19 +211,15 @@ class Incomplete(Exception):
 class Heard:
     "An output that prints any name, and goes on when nobody reads it any more."
     gone = (errno.EPIPE, errno.EIO, errno.ECONNRESET)  # a pipe, a terminal, a network connection
-
     def __init__(self,
         stream,  # a text file
     ):
         self.stream = stream
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
-
     def __getattr__(self, name): return getattr(self.stream, name)
-
     def silence(self):
         "What is written from now on goes nowhere."
         with open(os.devnull, 'w') as nowhere: os.dup2(nowhere.fileno(), self.stream.fileno())
-
     def write(self, text: str) -> int:
         "Write, if somebody reads."
         try: return self.stream.write(text)
@@ -219,7 +227,6 @@ class Heard:
             if error.errno not in self.gone: raise
             self.silence()
             return len(text)
-
     def flush(self):
         "Hand on what was written, if somebody reads."
         try: self.stream.flush()
@@ -290,14 +297,6 @@ def finish(
     return 0
 
 # %% ../nbs/10_cli.ipynb #004ad2b3
-def add_options(
-    parser: Parser,  # gets them
-    parameters: dict[str, Parameter],  # of `room_parameters`
-    sparse: bool = False,  # leave what is not given out of the result
-):
-    "Make options of all that a room's function or dataclass wants to know."
-    for parameter in parameters.values(): add_option(parser, parameter, sparse=sparse)
-
 def add_room(
     parser: Parser,  # gets the options
     parameters: dict[str, Parameter],  # of `room_parameters`
@@ -356,7 +355,7 @@ def check_depth_model(
     with refusing(parser, '--model-type'): check_model_type(model_type, trust_remote_code)
 
 # %% ../nbs/10_cli.ipynb #0ed3a0d9
-MAKERS = dict(inpaint=('datasets', 'make_image_records', 'RecordOptions'),
+MAKERS = dict(inpaint=('records', 'make_image_records', 'RecordOptions'),
               video_inpaint=('video', 'make_video_records', 'ClipOptions'))
 KEEPERS = dict(status='data_status', verify='verify_records', clean='clean_records',
                split='split_records', pack='pack_records')
@@ -398,11 +397,11 @@ def record_parser() -> tuple[Parser, dict[str, Parser]]:
         add_room(commands[name], maker_parameters(name), short=short, leave=('progress',))
         commands[name].epilog = f'{NAMES} {commands[name].epilog}'
     for name, function in KEEPERS.items():
-        parameters = room_parameters('records', function)
+        parameters = room_parameters('keeping', function)
         add_room(commands[name], parameters, short=dict(data_dir='-o -i'), leave=('progress',))
     commands['clean'].add_argument('--yes', action='store_true', help='do not ask')
     commands['split'].add_argument('--undo', action='store_true', help='move back what was moved')
-    add_room(commands['jobs'], room_parameters('records', 'read_jobs'), positional='file')
+    add_room(commands['jobs'], room_parameters('keeping', 'read_jobs'), positional='file')
     add_option(commands['jobs'], maker_parameters('inpaint')['shard'])
     return parser, commands
 
@@ -510,23 +509,23 @@ def keep_records(
     args: argparse.Namespace,  # a command line that was understood
 ):
     "Look after records."
-    from inpaint_nb import records
+    from inpaint_nb import keeping
     from inpaint_nb.records import count_workers
-    command, values = args.command, taken(args, room_parameters('records', KEEPERS[args.command]))
+    command, values = args.command, taken(args, room_parameters('keeping', KEEPERS[args.command]))
     with refusing(parser):
         count_workers(getattr(args, 'max_workers', None))
         if getattr(args, 'num_eval', 1) < 1:
             raise ValueError(f'number of records for eval must be 1 or more, not {args.num_eval}')
     if command == 'clean':
         asked = (lambda question: True) if args.yes else agree
-        found = f'{records.clean_records(**values, agree=asked)} files and folders removed'
-    elif command == 'status': found = '\n'.join(map(str, records.data_status(**values)))
-    elif command == 'split' and args.undo: found = records.undo_split(args.data_dir)
-    else: found = getattr(records, KEEPERS[command])(**values)
+        found = f'{keeping.clean_records(**values, agree=asked)} files and folders removed'
+    elif command == 'status': found = '\n'.join(map(str, keeping.data_status(**values)))
+    elif command == 'split' and args.undo: found = keeping.undo_split(args.data_dir)
+    else: found = getattr(keeping, KEEPERS[command])(**values)
     print(found)
     if command == 'verify' and found.faults:
         raise ValueError(
-            f"{records.counted(len(found.faults), 'fault')} in {args.data_dir}: the lines above "
+            f"{keeping.counted(len(found.faults), 'fault')} in {args.data_dir}: the lines above "
             'say which files to delete and what is missing; then give the command that made the '
             'records again')
 
@@ -549,10 +548,10 @@ def inpaint_create_training_data(
 def train_parameters() -> tuple[dict[str, Parameter], dict[str, Parameter]]:
     "What training wants to know: its folders and recipe, and its settings."
     folders = {name: parameter
-               for name, parameter in room_parameters('train', 'train_from_folder').items()
+               for name, parameter in room_parameters('run', 'train_from_folder').items()
                if name.endswith('_dir')}
-    recipe = {'recipe': room_parameters('train', 'with_recipe')['recipe']}
-    return folders | recipe, room_parameters('train', 'TrainConfig')
+    recipe = {'recipe': room_parameters('settings', 'with_recipe')['recipe']}
+    return folders | recipe, room_parameters('settings', 'TrainConfig')
 
 def inpaint_train(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
@@ -565,13 +564,15 @@ def inpaint_train(
                 '-i data/images --model-dir models/one')
         command = subcommands(parser, dict(inpaint=does))['inpaint']
         add_room(command, places, short=dict(data_dir='-i'))
-        add_options(command, settings, sparse=True)  # what is not given is the recipe's
+        for parameter in settings.values():
+            add_option(command, parameter, sparse=True)  # what is not given is the recipe's
         command.epilog = f'{NAMES} {command.epilog}'
         args = parser.parse_args(argv)
-        from inpaint_nb.train import train_from_folder, with_recipe
+        from inpaint_nb.run import check_settings, train_from_folder
+        from inpaint_nb.settings import with_recipe
         with refusing(command):
             config = with_recipe(args.recipe, **taken(args, settings))
-            config.check()
+            check_settings(config)
         train_from_folder(args.data_dir, args.model_dir, config=config)
         import torch.distributed as processes
         if processes.is_available() and processes.is_initialized():

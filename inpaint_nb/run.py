@@ -25,8 +25,8 @@ from torch.utils.data import Dataset
 from .datasets import InpaintDataset
 from .records import make_folder
 from .depth import choose_device
-from .datasets import RIM
-from .discriminators import CELL
+from .light import RIM
+from .discriminators import CELL, EDGE
 from .gan import DISCRIMINATORS, GanStep, discriminator_kind, same_discriminator
 from .loading import Batches, StopSignal, loading_options
 from .losses import LOSSES, create_loss, is_temporal
@@ -418,7 +418,7 @@ def check_discriminator(
     "Refuse a discriminator that does not exist, and crops that are too small for any."
     if discriminator_kind(config.discriminator) is None:
         refuse(config, 'discriminator', f'one of: {", ".join(DISCRIMINATORS)}')
-    least = (2 * RIM + 1) * CELL + 32
+    least = (2 * EDGE + 1) * CELL + 2 * RIM
     if config.size < least: refuse(config, 'size', f'{least} or more with --discriminator')
 
 # %% ../nbs/04a_run.ipynb #7766d7ab

@@ -47,8 +47,10 @@ from .crops import (
     best_crop, closing_reach, composed_side, draw_parameters, draw_widest, eight_bits, keyed_random,
     material, photo_depth,
     photo_holes, place_photo)
-from .datasets import (
-    RIM, find_pack, grid_crop, hard_crop, list_records, read_record, record_page, thicken_mask)
+from inpaint_nb.datasets import (
+    find_pack, grid_crop, hard_crop, list_records, read_record, record_page, thicken_mask
+)
+from .light import RIM
 from .depth import DepthModel, choose_device
 from .depth_models import create_depth_model
 from .frames import ClipError
