@@ -683,7 +683,7 @@ def test_a_benchmark_that_fails_leaves_its_bar_behind(tmp_path):
 def test_a_recipe_gives_way_to_what_is_asked_for():
     "Also where that is the usual default."
     from unittest import mock
-    from inpaint_nb import run
+    from inpaint_nb import run, settings
     with mock.patch.object(run, 'train_from_folder') as called:
         assert cli.inpaint_train('inpaint -i x --model-dir y --recipe shipped --size 256'.split()) == 0
         assert cli.inpaint_train('inpaint -i x --model-dir y --video --loss temporal_l1dct'.split()) == 0

@@ -324,7 +324,7 @@ def test_losses_can_be_added(monkeypatch):
 
 def told(capsys, *line):
     "Exit status of a training command without records, and what it says."
-    try: status = cli.train(['inpaint', '-i', 'nowhere', '--model-dir', 'out', *map(str, line)])
+    try: status = cli.inpaint_train(['inpaint', '-i', 'nowhere', '--model-dir', 'out', *map(str, line)])
     except SystemExit as left: status = left.code
     return status, capsys.readouterr().err
 
