@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SOUNDS', 'SUBTITLES', 'TEXTS', 'fade_windows', 'in_full_precision', 'stream_view', 'stream_views', 'fill_stream',
-           'frame_depth', 'followed', 'shot_depths', 'read_frames', 'shots', 'stereo_frames', 'add_track', 'add_tracks',
-           'video_frame', 'Timing', 'timing', 'ClipWriter', 'depth_frames', 'refuse_shorter', 'stereo_clip', 'is_clip',
-           'stereo_file']
+           'frame_depth', 'followed', 'shot_depths', 'read_frames', 'shots', 'stereo_frames', 'add_track',
+           'first_shown', 'add_tracks', 'video_frame', 'Timing', 'timing', 'ClipWriter', 'depth_frames',
+           'refuse_shorter', 'stereo_clip', 'is_clip', 'stereo_file']
 
 # %% ../nbs/06a_clip.ipynb #f2fd2872
 import itertools
@@ -326,6 +326,17 @@ def _nothing() -> Iterator:
     "An iterator at its end."
     yield from ()
 
+def first_shown(
+    path: Path,  # video file
+    promised: Fraction,  # what its container says, seconds
+) -> Fraction:  # seconds
+    "When the first frame is shown; AVI has no such times, they show while decoding."
+    with av.open(str(path.absolute())) as source:
+        try: frame = next(source.decode(video=0), None)
+        except av.FFmpegError: frame = None
+    if frame is None or frame.pts is None: return promised
+    return frame.pts * frame.time_base
+
 def add_tracks(
     path: Path,  # video file
     container: av.container.OutputContainer,  # gets streams for sound and subtitles, and texts
@@ -334,7 +345,7 @@ def add_tracks(
     with ExitStack() as stack:
         source = stack.enter_context(av.open(str(path.absolute())))
         video = source.streams.video[0]
-        begin = (video.start_time or 0) * video.time_base
+        begin = first_shown(path, (video.start_time or 0) * video.time_base)
         texts = {name: text for name, text in source.metadata.items() if name in TEXTS}
         container.metadata.update(texts)
         _add_chapters(source, container, begin)

@@ -44,7 +44,7 @@ def _say_licence(name: str, licence: str, source: str):
 class NetworkInfo(DepthInfo):
     "A row for a depth network."
     model: type[DepthNetwork]        # its class
-    source: 'HubWeights | TorchHub'  # where its weights are
+    source: object  # a `HubWeights` or `TorchHub`, see below: where its weights are
     family: str                      # by its authors' name
     version: int | None = None       # of the family, as far as weights show it
     size: str = ''                   # small, base or large

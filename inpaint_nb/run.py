@@ -136,6 +136,9 @@ def run_problem(
             return f'{name} is {str(file[name])[:40]!r}'
     if file.get('last_epoch') is None or file['last_epoch'] < 0:
         return 'it does not say which epoch was the last'
+    steps = (file.get('train_kwargs') or {}).get('learning_rate_decay_step', ())
+    if not isinstance(steps, list | tuple | None):
+        return f'learning_rate_decay_step is {str(steps)[:40]!r}'
     if file.get('run') is None: return ''
     return state_problem(file['run'])
 

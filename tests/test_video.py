@@ -683,7 +683,7 @@ def test_lost_lines_are_written_again(clip, records, tmp_path):
 
 def test_depth_that_fails_is_tried_again(clip, records, tmp_path):
     def refuse(*_): raise ValueError('no finite depth for this picture')
-    with mock.patch.object(depth.DepthModel, 'origin', lambda *_: ''), mock.patch('inpaint_nb.depth.Pseudo.infer_clip', refuse):
+    with mock.patch.object(depth.DepthModel, 'origin', lambda *_: ''), mock.patch('inpaint_nb.pseudo.Pseudo.infer_clip', refuse):
         summary = make(clip, tmp_path/'out')
     assert list(summary.failed) == ['clip.mp4'] and not summary.made and not list((tmp_path/'out').iterdir())
     make(clip, tmp_path/'out')
