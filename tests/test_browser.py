@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import pytest
 
 NBS = Path(__file__).parents[1]/'nbs'
-PAGES = '00_warp', '01_masks'
+PAGES = '00_warp', '01_masks', '03_models', '04_train', '05_gan', '06_stereo'
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'chromium-browser'))), None)
 playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason='Chromium is not installed')
@@ -97,7 +97,8 @@ def panels_of(page) -> list:
     wanted = page.evaluate("""() => jupyterapp.shell.currentWidget.content.widgets.filter(
         cell => cell.model.type == 'code' && /^explore\\(/m.test(cell.model.sharedModel.source)).length""")
     panels = page.locator('.jp-OutputArea-output .widget-vbox:has(> .widget-image)')
-    if wanted: panels.nth(wanted - 1).wait_for()
+    if not wanted: return []
+    panels.nth(wanted - 1).wait_for()
     assert panels.count() == wanted
     return panels.all()
 
@@ -131,6 +132,17 @@ def test_page(pages, name):
     with opened(pages, name) as page:
         assert page.evaluate(ERRORS) == []
         assert try_sliders(page) > 0
+
+
+def test_page_of_records(pages):
+    "Records are turned over with buttons."
+    with opened(pages, '02_datasets') as page:
+        assert page.evaluate(ERRORS) == []
+        picture = page.locator('.widget-vbox > img.widget-image')
+        before = picture.get_attribute('src')
+        page.get_by_role('button', name='Next', exact=True).click()
+        page.wait_for_function('([picture, before]) => picture.src != before', arg=[picture.element_handle(), before])
+        assert picture.count() == 1
 
 
 def test_a_broken_widget_is_seen(pages):
