@@ -185,7 +185,7 @@ def perceptual(
 
 # %% ../nbs/05_gan.ipynb #2f3d3436
 def play(
-    step: 'GanStep',
+    step: PlainStep,  # a `GanStep`, see below
     pred: Tensor,  # b 3 h w, a batch of pictures or a clip
     target: Tensor,  # b 3 h w, 0..1
     soft: Tensor,  # b 1 h w, soft mask
@@ -207,7 +207,7 @@ def play(
 
 # %% ../nbs/05_gan.ipynb #6da8b3ee
 def weigh(
-    step: 'GanStep',
+    step: PlainStep,  # a `GanStep`, see below
     pred: Tensor,  # b 3 h w, what the model made
     ours: Tensor,  # b 3 h w, gradient of the reconstruction loss
     theirs: Tensor,  # b 3 h w, gradient of the adversarial loss
@@ -227,7 +227,7 @@ def weigh(
 
 # %% ../nbs/05_gan.ipynb #53ad5385
 def play_batch(
-    step: 'GanStep',
+    step: PlainStep,  # a `GanStep`, see below
     x: Tensor,  # b 3 h w, 0..1; clips: b t 3 h w
     mask: Tensor,  # b 1 h w bool
     y: Tensor,  # b 3 h-32 w-32, 0..1
@@ -248,7 +248,7 @@ def play_batch(
 
 # %% ../nbs/05_gan.ipynb #6920ed1e
 def drawn_parameters(
-    step: 'GanStep',
+    step: PlainStep,  # a `GanStep`, see below
 ) -> list[nn.Parameter]:
     "The discriminator's weights with a gradient in any process: of the members drawn."
     own, compute = [*step.discriminator.parameters()], step.compute
@@ -256,7 +256,7 @@ def drawn_parameters(
     return [value for value, count in zip(own, compute.total(known).tolist()) if count]
 
 def average_ranks(
-    step: 'GanStep',
+    step: PlainStep,  # a `GanStep`, see below
 ):
     "What the processes keep besides weights becomes their mean."
     known = step.balance.isfinite().float()  # not before the first batch of a process
@@ -322,7 +322,7 @@ def decided(
 
 # %% ../nbs/05_gan.ipynb #8cd440af
 def take_up(
-    step: 'GanStep',
+    step: PlainStep,  # a `GanStep`, see below
     state: dict,  # of `state_dict`, or a checkpoint that contains it
 ):
     "Take up what a checkpoint kept; one of iw3 has no discriminator, so it begins anew."
@@ -340,7 +340,7 @@ def take_up(
     step.sums = game['sums'].to(step.sums)
 
 def keep_discriminator(
-    step: 'GanStep',
+    step: PlainStep,  # a `GanStep`, see below
     state: dict,  # a checkpoint
 ) -> tuple[str, list[str]]:  # what is kept, in words; what begins anew
     "The weights of the discriminator, if it is of the same kind."
