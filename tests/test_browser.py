@@ -25,7 +25,7 @@ ERRORS = """() => jupyterapp.shell.currentWidget.content.widgets.flatMap((cell, 
     const all = Array.from({length: outputs.length}, (_, i) => outputs.get(i).toJSON())
     return all.filter(o => o.output_type == 'error').map(o => `cell ${number}: ${o.ename}: ${o.evalue}`)
 })"""
-SECONDS = 600  # that a page may take on a busy computer
+SECONDS = 240  # that one thing on a page may take on a busy computer
 
 
 def free_port() -> int:
