@@ -738,7 +738,8 @@ def inpaint_export(
     def work():
         parameters = room_parameters('export', 'export_model')
         parser = Parser(
-            'inpaint_export', description='Write a model for other programs: safetensors, ONNX, iw3.',
+            'inpaint_export', description='Write a model for other programs: safetensors, ONNX, '
+                                          'iw3.',
             epilog='For example: inpaint_export pretrained -o out --format safetensors,onnx')
         add_room(parser, parameters, positional='model', short=dict(out='-o'))
         args = parser.parse_args(argv)
@@ -749,7 +750,8 @@ def inpaint_export(
         for file in files:
             if file.path.suffix == '.yml': print(file.path.read_text(encoding='utf-8'), end='')
 
-    return finish(work, 'files that were written are whole; the same command makes the others', argv)
+    return finish(work, 'files that were written are whole; the same command makes the others',
+                  argv)
 
 # %% ../nbs/10_cli.ipynb #b14964e4
 def inpaint_demo(

@@ -58,7 +58,8 @@ class AVReader:
     def __init__(self,
         path: Path,  # of the file
         careful: bool = False,  # in one thread: slow, but always the same up to a damaged place
-        size: tuple[int, int] | None = None,  # width and height of all frames, pixels; default: as the first one that is read
+        # width and height of all frames, pixels; default: as the first one that is read
+        size: tuple[int, int] | None = None,
     ):
         self.path, self.careful, self.seeks, self.size = path, careful, not careful, size
         self.resized = None  # number and size of the first frame that had another one
@@ -73,7 +74,8 @@ class AVReader:
         self.frames = with_neighbours(decoded(self.container, stream))
 
     @cached_property
-    def stamps(self) -> list[int]:  # ascending, in units of the stream; empty if they do not tell frames apart
+    # ascending, in units of the stream; empty if they do not tell frames apart
+    def stamps(self) -> list[int]:
         "Time stamps of all frames."
         with av.open(str(self.path.absolute())) as container:
             packets, _ = _packets(container, container.streams.video[0])
@@ -86,7 +88,7 @@ class AVReader:
     def jump(self,
         number: int,  # of the frame to come to
     ):
-        "Go to a key frame before a frame, if that is nearer; never close to it, where frames may lack what they refer to."
+        "Go to a key frame before a frame if that is nearer; not close to it, where others lack."
         behind = number < self.next
         if self.seeks and number >= 2 * AHEAD and self.stamps:
             other = AVReader(self.path)
@@ -222,7 +224,8 @@ class Clip:
 # %% ../nbs/02b_clips.ipynb #eed2e34a
 @patch
 @contextmanager
-def reading(self: Clip) -> Iterator[Callable[[int], np.ndarray]]:  # of a frame's number: H,W,3 RGB uint8
+# of a frame's number: H,W,3 RGB uint8
+def reading(self: Clip) -> Iterator[Callable[[int], np.ndarray]]:
     "A function that reads frames, best in ascending order."
     readers = [PictureReader(self.path) if self.reader == 'pictures'
                else AVReader(self.path, size=self.size)]
@@ -251,7 +254,7 @@ def reading(self: Clip) -> Iterator[Callable[[int], np.ndarray]]:  # of a frame'
 # %% ../nbs/02b_clips.ipynb #f6f91290
 def _packets(container: av.container.InputContainer,
              stream: av.video.stream.VideoStream) -> tuple[list[tuple], float]:  # seconds
-    "Of each packet with a frame: pts, dts, whether it is only there for others to be decoded, and its seconds; and when the last packet of any stream ends."
+    "Of each packet with a frame: pts, dts, whether it is discarded, seconds; and when all end."
     stamps, end = [], 0.0
     for packet in container.demux():
         if not packet.size: continue
@@ -263,11 +266,12 @@ def _packets(container: av.container.InputContainer,
     return stamps, end
 
 def _from_first(packets: list[tuple], stamp: int | None) -> list[tuple]:
-    "Packets without those that are shown before the first frame that can be decoded, if its time stamp is known."
+    "Packets from the first frame on that can be decoded, if its time stamp is known."
     if all(pts != stamp for pts, *_ in packets) or stamp is None: return packets
     return [packet for packet in packets if packet[0] is None or packet[0] >= stamp]
 
-def _times(packets: list[tuple], stream: av.video.stream.VideoStream) -> np.ndarray:  # seconds, ascending
+# seconds, ascending
+def _times(packets: list[tuple], stream: av.video.stream.VideoStream) -> np.ndarray:
     "When each frame of a file is shown; evenly, if most time stamps are missing or the same."
     stamps = [dts if pts is None else pts for pts, dts, discard, *_ in packets if not discard]
     if None in stamps or 2 * len(set(stamps)) <= len(stamps):
@@ -291,7 +295,7 @@ def _missing(
     packets: int,
     end: float,
 ) -> int:
-    "Frames that a file promises and has not: by their number, or else by its duration; none if it has all of its bytes."
+    "Frames that a file promises and lacks, by number or duration; 0 if it has all its bytes."
     if (promised := _promised_bytes(path)) and path.stat().st_size >= promised: return 0
     if stream.frames: return max(stream.frames - packets, 0)
     # made for broadcasting, which promises nothing: its duration is that of what is there
@@ -307,7 +311,7 @@ def _duration(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
 ) -> float:
-    "Seconds from the first frame to the end of the last one, which is shown at least as long as its packet says."
+    "Seconds from the first frame to the end of the last, at least as long as its packet says."
     ends = [times[-1] + (last or 1 / float(stream.average_rate or 25))]
     if stream.duration:
         ends.append(float(((stream.start_time or 0) + stream.duration) * stream.time_base))
@@ -345,7 +349,7 @@ def decord_agrees(
     return False
 
 def _common(container: av.container.InputContainer, reader: AVReader) -> bool:
-    "Upright whole pictures of 8 bits and one size, in a container whose frames decord counts right."
+    "Upright pictures of 8 bits and one size, in a container whose frames decord counts right."
     frame, codec = reader.frame, container.streams.video[0].codec_context.name
     common = 'mp4' in container.format.name.split(',') and codec in ('h264', 'hevc')
     plain = frame.format.name == 'yuv420p' and reader.tags.range != 2 and not frame.interlaced_frame

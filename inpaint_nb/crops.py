@@ -94,7 +94,7 @@ def _draw_edge_dilation(rng: random.Random, resolution: int | None) -> int:
     return rng.choices(range(len(weights)), weights)[0]
 
 def _wide_side(rng: random.Random, size: tuple[int, int], angle: float | None) -> int:
-    "Short side at which a lying picture is 1280 or 1920 pixels wide; 1280 for standing and rotated ones."
+    "Short side at which a picture is 1280 or 1920 px wide; 1280 for standing and rotated ones."
     width = rng.choice((1280, 1920))
     return round(width * size[1] / size[0]) if angle is None and size[0] > size[1] else 1280
 
@@ -270,7 +270,8 @@ def open_photo(
     data: bytes,  # a picture file
     draw: Callable[[tuple[int, int]], PhotoParameters],  # from the photo's size
     name: str = 'a picture',  # for messages
-) -> tuple[Image.Image, PhotoParameters, bool]:  # photo, what was drawn, whether it will be enlarged
+# photo, what was drawn, whether it will be enlarged
+) -> tuple[Image.Image, PhotoParameters, bool]:
     "Read a photo that is fit for records, no larger than needed."
     try: size = upright_size(picture := open_picture(data))
     except ValueError as error: raise PhotoError(str(error)) from None
@@ -416,7 +417,8 @@ class Helpers:
     "Photos of a folder whose parts may stand before another one."
     def __init__(self,
         keys: dict[Path, str],  # file: digest of its content
-        read: Callable[[Path], np.ndarray],  # gives H,W,3 RGB uint8, or raises ValueError or OSError
+        # gives H,W,3 RGB uint8, or raises ValueError or OSError
+        read: Callable[[Path], np.ndarray],
     ):
         first = {key: path for path, key in sorted(keys.items(), reverse=True)}  # of copies
         self.ring, self.read = sorted(first.items()), read

@@ -257,7 +257,7 @@ def jitter_colour(
 
 # %% ../nbs/02_datasets.ipynb #795f5940
 def _hole_ends(holes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    "Picture, row, last column of each run of hole (n,H,W) that ends inside; the known column before it, or -1."
+    "Picture, row, last column of each run of hole (n h w); the known column before it, or -1."
     number, row, last = (holes[..., :-1] & ~holes[..., 1:]).nonzero(as_tuple=True)
     columns = torch.arange(holes.shape[-1], dtype=torch.int32, device=holes.device)
     before = torch.where(holes, -1, columns).cummax(-1).values[number, row, last].long()
@@ -274,7 +274,8 @@ def measure_fringe(
     number, row, last, before = _hole_ends(holes)
     room = F.pad(holes.int(), (8, 8), value=1).cumsum(-1)  # holes up to column x - 8
     between = lambda start, end: room[number, row, end + 8] - room[number, row, start + 8]
-    clear = (last - before > 2) & (between(last, last + 6) == 0) & (between(before - 4, before) == 0)
+    clear = (last - before > 2) & (between(last,
+                                           last + 6) == 0) & (between(before - 4, before) == 0)
     number, row, last, before = (part[clear] for part in (number, row, last, before))
     near = image[number, :, row, before - 1]
     shares = []
@@ -304,13 +305,14 @@ class Pack:
             raise ValueError(f"{self.folder}: .pack.npy and .pack.json do not belong together: "
                              "delete both, then pack again") from None
 
-    def __getstate__(self) -> dict: return {'folder': self.folder}  # another process maps the file itself
+    # another process maps the file itself
+    def __getstate__(self) -> dict: return {'folder': self.folder}
     def __setstate__(self, state: dict): self.__init__(**state)
 
     def read(self,
         name: str,  # of a record; for video with its frame: record/0003
     ) -> tuple[np.ndarray, np.ndarray]:  # H,W,3 BGR and H,W grey, both uint8
-        "Pixels of a record, as `read_record` gives them; the picture is not read before it is used."
+        "Pixels of a record as `read_record` gives them; the picture is read when it is used."
         offset, height, width, bits = self.places[name]
         picture, mask = (self.pixels[offset:offset + height * width * 3],
                          self.pixels[offset + height * width * 3:])
@@ -324,7 +326,8 @@ class Pack:
 def record_stamps(
     folder: str | Path,  # of records
     clips: Iterable[str] = (),  # records that are folders; none: the records are photos'
-) -> dict[str, list[int]]:  # name, for video with its frame: size in bytes and time of writing in ns, of picture and mask
+# name, for video with its frame: size in bytes and time of writing in ns, of picture and mask
+) -> dict[str, list[int]]:
     "What changes when a record is written anew."
     stamps = {}
     for clip in clips or ['']:
@@ -363,7 +366,8 @@ class InpaintDataset(Dataset):
     "Crops of records: x, mask, y and index."
     def __init__(self,
         folder: str | Path,  # holds ..._C.png and ..._M.png
-        training: bool = True,  # random crops, masks and colours; False: the crop with the most hole, as it is
+        # random crops, masks and colours; False: the crop with the most hole, as it is
+        training: bool = True,
         size: int = 256,  # of the crops, pixels; more than 32
         seed: int = 71,  # of all that is drawn
         thicken: bool = True,  # grow holes at random while training

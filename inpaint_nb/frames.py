@@ -86,7 +86,8 @@ def converted(
 # %% ../nbs/01f_frames.ipynb #0659addd
 PAPER = 203.0  # cd/m2 of white paper
 TO_SRGB = {  # primaries: matrix for light
-    9: ((1.660491, -.587641, -.072850), (-.124550, 1.132900, -.008349), (-.018151, -.100579, 1.118730)),
+    9: ((1.660491, -.587641, -.072850), (-.124550, 1.132900, -.008349),
+        (-.018151, -.100579, 1.118730)),
     12: ((1.224940, -.224940, 0.), (-.042057, 1.042057, 0.), (-.019638, -.078636, 1.098274))}
 
 @lru_cache
@@ -238,7 +239,8 @@ def assumptions(
 
 # %% ../nbs/01f_frames.ipynb #6fe172e8
 VIDEO_ENDINGS = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.ts', '.mts', '.m2ts',
-                 '.mpg', '.mpeg', '.vob', '.wmv', '.asf', '.flv', '.f4v', '.mxf', '.ogv', '.3gp', '.gif', '.y4m')
+                 '.mpg', '.mpeg', '.vob', '.wmv', '.asf', '.flv', '.f4v', '.mxf', '.ogv', '.3gp',
+                 '.gif', '.y4m')
 STILL_BRANDS = ('heic', 'heix', 'heim', 'heis', 'mif1', 'avif')  # of files that are built like MP4
 
 def holds_film(
@@ -248,7 +250,8 @@ def holds_film(
     if path.suffix.lower() in VIDEO_ENDINGS: return True
     with suppress(Exception), av.open(str(path.absolute())) as container:
         cover, kind = av.stream.Disposition.attached_pic, container.format.name
-        stream = next(stream for stream in container.streams.video if not stream.disposition & cover)
+        stream = next(stream for stream in container.streams.video
+                      if not stream.disposition & cover)
         drawn = kind in ('tty', 'image2') or kind.endswith('_pipe')
         if drawn or container.metadata.get('major_brand') in STILL_BRANDS: return False
         next(container.decode(stream))

@@ -126,7 +126,8 @@ class RecordFolder:
             yield line, read_line(self.path, line)
 
     @cached_property
-    def prefixes(self) -> dict[str, str]:  # line or record: prefix; only where a name can be read in two ways
+    # line or record: prefix; only where a name can be read in two ways
+    def prefixes(self) -> dict[str, str]:
         "What the journal knows of prefixes."
         known = {}
         for line in self.lines:
@@ -149,7 +150,8 @@ def files(self: RecordFolder, name: str) -> list[str]:
             if entry in self.entries]
 
 @patch
-def note(self: RecordFolder, name: str) -> dict:  # empty for a record made elsewhere, or one that cannot be read
+# empty for a record made elsewhere, or one that cannot be read
+def note(self: RecordFolder, name: str) -> dict:
     "What a record says about its making."
     try:
         return record_note(self.path/f'{name}/0000_M.png' if self.video
@@ -232,7 +234,9 @@ class BatchStatus:
         facts = [f"{counted(self.records, 'record')} of {counted(self.sources, 'source')}{missing}"
                  if self.promised else 'no records']
         if self.empty:
-            facts.append(f"{counted(self.empty, 'stretch of a clip' if self.stretches else 'photo', 'stretches of clips' if self.stretches else 'photos')} without enough hole")
+            words = ('stretch of a clip',
+                     'stretches of clips') if self.stretches else ('photo', 'photos')
+            facts.append(f'{counted(self.empty, *words)} without enough hole')
         if self.unfinished: facts.append(counted(self.unfinished, 'unfinished file'))
         for how in self.made_with:
             licence = how['licence'] or ('licence of the maps unknown'
@@ -499,7 +503,7 @@ def _check_journal(
     prefix: str | None,
     progress: bool,
 ) -> Iterator[Finding]:
-    "Where the folder is not as the journal says; `digests` of all records, '' for a faulty one, `notes` of those without fault."
+    "Where the folder is not as the journal says; `digests` of all, '' for a faulty record."
     theirs = {}  # line: records
     for name in notes: theirs.setdefault(_line_of(folder, name), []).append(name)
     for line, entry in folder.journal(progress):
@@ -525,7 +529,7 @@ def _check_kept(folder: RecordFolder, name: str, note: dict) -> Iterator[Finding
             yield Finding(_record_path(folder, other), f'is missing: {name} knows it', 'make')
 
 def _check_copies(folder: RecordFolder, notes: dict[str, dict]) -> Iterator[Finding]:
-    "Records of clips that are there twice; `notes` of the records, those that the journal knows first."
+    "Records of clips that are there twice; `notes` begin with those of the journal."
     seen = {}
     for name, note in notes.items():
         first = seen.setdefault((made_as(note), note.get('start'), record_place(name)), name)
@@ -588,7 +592,7 @@ class Verification:
 
 # %% ../nbs/09_keeping.ipynb #27bbc2f6
 def _compared(note: dict, seen: dict[str, Any]) -> dict:
-    "What of a note is compared with other notes and with the journal; what is equal in many is held once."
+    "What of a note is compared with others and the journal; equal things are held once."
     return {part: seen.setdefault(repr(note[part]), note[part])
             for part in ('options', 'source', 'start', 'kept') if part in note}
 
@@ -791,7 +795,8 @@ class SplitSummary:
             text += f' (asked for {self.wanted}, whole sources allow {self.records})'
         text += f'; now {self.train} in train/, {self.eval} in eval/'
         if self.new:
-            text += f"; {counted(self.new, 'source')} came after the split and all stay in train/: to choose anew, split --undo, then split"
+            text += (f"; {counted(self.new, 'source')} came after the split and all stay in "
+                     f"train/: to choose anew, split --undo, then split")
         return text
 
 def _files_to_move(names: list[str], here: RecordFolder, there: Path) -> list[str]:
@@ -957,7 +962,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 def read_jobs(
-    file: str | Path,  # YAML: a list of jobs, or `jobs:` with that list and `defaults:` for all; paths in it begin where the command is run
+    # YAML: a list of jobs, or `jobs:` with that list and `defaults:` for all; paths in it begin
+    # where the command is run
+    file: str | Path,
 ) -> list[tuple[int, list[str]]]:  # number of the job from 1, and a command line
     "The command lines of a jobs file."
     try: content = yaml.load(Path(file).read_text(encoding='utf-8'), _Loader)
@@ -1040,9 +1047,11 @@ class PackWriter:
     "Writes `.pack.npy` and `.pack.json` of a folder."
     def __init__(self,
         folder: Path,  # of the records
-        stamps: dict[str, list[int]] | None = None,  # `record_stamps`, taken before the records were read
+        # `record_stamps`, taken before the records were read
+        stamps: dict[str, list[int]] | None = None,
     ):
-        self.folder, self.stamps, self.records, self.bytes, self.checksum = (folder, stamps or {}, [], 0, 0)
+        self.folder, self.stamps, self.records, self.bytes, self.checksum = (folder, stamps or {},
+                                                                             [], 0, 0)
         self.file = open(folder/'.pack.npy.part', 'wb')
         self.write_header()
 

@@ -149,7 +149,8 @@ def _png_profile(content: bytes) -> bytes:  # empty if it is broken
 
 def _bare_png(
     data: bytes,  # a PNG file
-) -> tuple[bytes, bytes | None]:  # a PNG file; its colour profile, empty: a broken one, None: there is none
+# a PNG file; its colour profile, empty: a broken one, None: there is none
+) -> tuple[bytes, bytes | None]:
     "A PNG file without texts, profile and damaged extras."
     view, kept, profile, place, kind = memoryview(data), [data[:8]], None, 8, b''
     while place + 12 <= len(data) and kind != b'IEND':
@@ -157,7 +158,8 @@ def _bare_png(
         start, end = place, place + 12 + length
         if end > len(data): break
         place, extra = end, kind[0] & 32 and kind != b'tRNS'
-        sound = not extra or zlib.crc32(view[start + 4:end - 4]) == int.from_bytes(view[end - 4:end], 'big')
+        sound = (not extra or zlib.crc32(view[start + 4:end - 4])
+                 == int.from_bytes(view[end - 4:end], 'big'))
         content = bytes(view[start + 8:end - 4]) if sound and kind in (b'iCCP', *_TEXTS) else b''
         if kind == b'iCCP': profile = profile or _png_profile(content)
         elif sound and (kind not in _TEXTS or _turns(content)): kept.append(view[start:end])
@@ -255,7 +257,8 @@ def _make_smaller(image: Image.Image, least: int | None, name: str):
 
 def decode_picture(
     image: Image.Image,  # of `open_picture`
-    least: int | None = None,  # shorter side in pixels that is enough; larger JPEGs may come smaller
+    # shorter side in pixels that is enough; larger JPEGs may come smaller
+    least: int | None = None,
     name: str = 'a picture',  # for messages
 ) -> Image.Image:  # 8-bit sRGB, upright
     "Decode a picture."
@@ -306,13 +309,14 @@ def file_kind(
 
 # %% ../nbs/01g_photos.ipynb #3220b6ec
 def _may_be_file(entry: os.DirEntry) -> bool:
-    "No folder, pipe or device; what is wrong with a link that leads in circles is said when it is opened."
+    "No folder, pipe or device; a link that leads in circles fails when it is opened."
     try: return entry.is_file()
     except OSError: return True
 
 def look_through(
     folder: Path,  # is not searched deeper
-) -> tuple[list[Path], dict[Path, str]]:  # photos, sorted by name; other files, and why they are none; hidden ones left out
+# photos, sorted by name; other files, and why they are none; hidden ones left out
+) -> tuple[list[Path], dict[Path, str]]:
     "The photos of a folder, and what is none."
     photos, others = [], {}
     entries = (Path(entry.path) for entry in os.scandir(folder) if _may_be_file(entry)

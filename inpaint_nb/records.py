@@ -162,8 +162,10 @@ def check_options(
             raise ValueError(f"{mask_file} was made with {name} {then[name]}, not {value}: give "
                              "another prefix, or the options of then")
     if depth and note.get('depth', depth) != depth:
-        raise ValueError(f"{mask_file} was made with "
-                         f"{'another depth map' if now.model_type == 'Files' else f'other weights of {now.model_type}'}: give another prefix, or remove the records of this one")
+        files = now.model_type == 'Files'
+        other = 'another depth map' if files else f'other weights of {now.model_type}'
+        raise ValueError(f'{mask_file} was made with {other}: give another prefix, '
+                         'or remove the records of this one')
 
 def records_of(
     folder: Path,  # of the records
@@ -204,7 +206,7 @@ def check_records(
     options: RecordOptions,
     depth: str = '',  # `origin` of all depth; empty: not known
 ):
-    "Refuse to add to records of this prefix and depth model that were made with other options, or from other depth."
+    "Refuse to add to records of this prefix and depth model of other options or depth."
     names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith('_M.png'))
     ours = [name for name in names if record_label(name[:-6]) == options.label]
     for name in ours:
@@ -493,7 +495,8 @@ class RecordMaker:
         source = hashlib.sha256(data).hexdigest()
         first, owner = self.sources.setdefault(source[:8], (source, name))
         if owner != name:
-            return (done(skipped=f"{'same picture as' if first == source else 'same record number as'} {owner}"))
+            same = 'same picture as' if first == source else 'same record number as'
+            return done(skipped=f'{same} {owner}')
         home, depth = self.home(source), self.model.origin([photo])
         line = read_journal(home, self.options.group(source))
         if known_empty(line, self.options, depth): return done(empty=True)
@@ -613,7 +616,8 @@ def make_folder(
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder): return folder
     except OSError as error:
-        raise OSError(f'cannot write to {folder}: {error.strerror}; choose another folder') from None
+        why = f'cannot write to {folder}: {error.strerror}; choose another folder'
+        raise OSError(why) from None
 
 # %% ../nbs/02a_records.ipynb #a3b43bf0
 def make_image_records(
@@ -621,20 +625,29 @@ def make_image_records(
     data_dir: str | Path,  # where records go, into `train/` and `eval/`
     prefix: str,  # first part of the records' names
     model_type: str,  # name of the depth model, for files with their folder: Files:FOLDER
-    resolution: int | None = None,  # short side at which depth is worked out, pixels; default: the depth model's own
+    # short side at which depth is worked out, pixels; default: the depth model's own
+    resolution: int | None = None,
     size: int = 512,  # side of a record, pixels
     num_samples: int = 2,  # crops of each of a photo's two pictures
     divergence_level: int = 1,  # 1, 2, 3 or 4: how large the holes are
     eval_only: bool = False,  # leave `train/` alone
     max_workers: int | None = None,  # threads; default: half of the processors
-    depth_batch_size: int = 1,  # photos that a depth network on a GPU looks at together; with more than one, the last bit of depth depends on what came together
-    tta: bool = False,  # let the depth network look at the mirrored picture as well: twice the time, fewer slips
-    depth_weights: str | Path | None = None,  # folder or file with the weights of the depth network; default: download, or what was downloaded before
-    trust_remote_code: bool = False,  # allow to download and run the program of a depth network that needs its own
+    # photos that a depth network on a GPU looks at together; with more than one, the last bit of
+    # depth depends on what came together
+    depth_batch_size: int = 1,
+    # let the depth network look at the mirrored picture as well: twice the time, fewer slips
+    tta: bool = False,
+    # folder or file with the weights of the depth network; default: download, or what was
+    # downloaded before
+    depth_weights: str | Path | None = None,
+    # allow to download and run the program of a depth network that needs its own
+    trust_remote_code: bool = False,
     gpu: int = 0,  # for depth networks; -1, or no GPU there: CPU; `Pseudo` and `Files` need none
     seed: int = 71,  # decides all that is left to chance: the same seed makes the same records
-    shard: str | None = None,  # do only this part of the photos or clips, such as 2/3: the second of three
-    least_detail: float = 0.0,  # leave out records with flatter or more blurred ground under their holes, grey levels a pixel
+    # do only this part of the photos or clips, such as 2/3: the second of three
+    shard: str | None = None,
+    # leave out records with flatter or more blurred ground under their holes, grey levels a pixel
+    least_detail: float = 0.0,
     progress: bool = True,  # show a progress bar
 ) -> RecordSummary:
     "Make training records from a folder of photos; what is there already is kept."

@@ -49,7 +49,9 @@ def gpus() -> str:
 
 def processor() -> str:
     "The name of the processor, and how many cores this process may use."
-    try: found = re.search(r'^model name\s*: *(.+)$', Path('/proc/cpuinfo').read_text(), flags=re.MULTILINE)
+    try:
+        found = re.search(r'^model name\s*: *(.+)$', Path('/proc/cpuinfo').read_text(),
+                          flags=re.MULTILINE)
     except OSError: found = None
     name = found.group(1) if found else platform.processor() or platform.machine()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()

@@ -180,7 +180,8 @@ def clip_crops(
     parameters: PhotoParameters,  # what was drawn for this sequence
     options: ClipOptions,
     key: tuple,  # for chance
-) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:  # (number, sample): T,S,S,3 pictures and T,S,S masks
+# (number, sample): T,S,S,3 pictures and T,S,S masks
+) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
     "The crops of one sequence that have enough hole."
     places = crop_places(depth_of, len(pictures), parameters, options, key)
     masks = {key: [] for key in places}
@@ -301,7 +302,8 @@ def finished_sequence(
     options: ClipOptions,
     source: str,  # digest of the clip
     number: int,  # of the sequence, from 0
-    origin: Callable[[list[int]], str] = lambda numbers: '',  # of frames' numbers: digest of what their depth comes from
+    # of frames' numbers: digest of what their depth comes from
+    origin: Callable[[list[int]], str] = lambda numbers: '',
 ) -> tuple[int, int] | None:  # records, and where the sequence began; None: some are missing
     "What is there of a sequence, if none of its records is missing."
     there = records_of_sequence(folder, options, source, number)
@@ -321,7 +323,7 @@ def finished_sequence(
 def being_written(
     part: Path,  # unfinished record
 ) -> bool:
-    "Is there still a run that writes it? Of another computer's nobody can tell, but a file comes every second."
+    "Does a run still write it? Another computer's gives a sign: a file comes every second."
     found = re.search(r'\.([^.]+)-(\d+)(\.old)?\.part$', part.name)
     if found and found[1] == _COMPUTER:
         return psutil.pid_exists(int(found[2])) and int(found[2]) != os.getpid()
@@ -333,7 +335,7 @@ def check_clip_records(
     source: str,  # digest of the clip
     depth: str = '',  # `origin` of all depth; empty: not known
 ):
-    "Refuse to add to records made with other options or from other depth, and clear away what an interruption left."
+    "Refuse to mix records of other options or depth; clear what an interruption left."
     begin = f'{options.label}_{source[:8]}_'
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     for name in names:
@@ -388,7 +390,8 @@ class ClipSummary(RecordSummary):
         if self.empty:
             lines.append(f'sequences without records, since no crop has more than {LEAST_HOLE} '
                          f'hole pixels per frame: {self.empty}')
-        several = ({'clips enlarged, smaller than the 720 or 1080 pixels at which holes are made': self.enlarged} if self.enlarged else {})
+        enlarged = 'clips enlarged, smaller than the 720 or 1080 pixels at which holes are made'
+        several = {enlarged: self.enlarged} if self.enlarged else {}
         for what, names in (several | {f'clips: {what}': names for what,
                                        names in self.assumed.items()}).items():
             lines.append(f"{what}: {len(names)} "
@@ -403,7 +406,8 @@ class ClipMaker(RecordMaker):
         options: ClipOptions,  # what decides how they look
         model: DepthModel,  # of `create_depth_model`
         workers: int,  # threads that make records
-        helpers: Helpers | None = None,  # for a model that composes: clips whose parts may stand before others
+        # for a model that composes: clips whose parts may stand before others
+        helpers: Helpers | None = None,
     ):
         super().__init__(folder, options, model, helpers=helpers)
         self.room, self.trouble = threading.BoundedSemaphore(workers + 1), None
@@ -436,7 +440,7 @@ def origin(
     clip: Clip,  # that the frames are of
     numbers: Sequence[int],  # of the frames of a sequence
 ) -> str:  # empty: not known, or nothing to know
-    "Digest of what the depth of a sequence comes from; of maps in files: the first, the middle and the last."
+    "Digest of where the depth of a sequence comes from; of files: first, middle, last."
     if not self.model.needs_paths: return self.model.origin()
     return self.model.origin(frame_paths(clip,
         [numbers[place] for place in sorted({0, len(numbers) // 2, len(numbers) - 1})]
@@ -671,7 +675,8 @@ def make_video_records(
     data_dir: str | Path,  # where records go, one folder each: the data's `train/` or `eval/`
     prefix: str,  # first part of the records' names
     model_type: str,  # name of the depth model, for files with their folder: Files:FOLDER
-    resolution: int | None = None,  # short side at which depth is worked out, pixels; default: the depth model's own
+    # short side at which depth is worked out, pixels; default: the depth model's own
+    resolution: int | None = None,
     max_fps: float = 30.0,  # take no more frames per second than this
     seq: int = 16,  # frames in a record; training uses 12 of them
     skip_first: int = 0,  # frames to leave out at the beginning
@@ -681,13 +686,19 @@ def make_video_records(
     num_samples: int = 1,  # crops of each of a sequence's two pictures
     divergence_level: int = 1,  # 1, 2, 3 or 4: how large the holes are
     max_workers: int | None = None,  # threads; default: half of the processors
-    tta: bool = False,  # let the depth network look at the mirrored frames as well: twice the time, fewer slips
-    depth_weights: str | Path | None = None,  # folder or file with the weights of the depth network; default: download, or what was downloaded before
-    trust_remote_code: bool = False,  # allow to download and run the program of a depth network that needs its own
+    # let the depth network look at the mirrored frames as well: twice the time, fewer slips
+    tta: bool = False,
+    # folder or file with the weights of the depth network; default: download, or what was
+    # downloaded before
+    depth_weights: str | Path | None = None,
+    # allow to download and run the program of a depth network that needs its own
+    trust_remote_code: bool = False,
     gpu: int = 0,  # for depth networks; -1, or no GPU there: CPU; `Pseudo` and `Files` need none
     seed: int = 71,  # of all that is drawn
-    shard: str | None = None,  # do only this part of the clips, such as 2/3: the second of three; a clip is not divided
-    least_detail: float = 0.0,  # leave out composed records with flatter ground under their holes, grey levels a pixel
+    # do only this part of the clips, such as 2/3: the second of three; a clip is not divided
+    shard: str | None = None,
+    # leave out composed records with flatter ground under their holes, grey levels a pixel
+    least_detail: float = 0.0,
     progress: bool = True,  # show a progress bar
 ) -> ClipSummary:
     "Make training records from clips; what is there already is kept."
@@ -807,7 +818,9 @@ class VideoDataset(Dataset):
     "Sequences of crops of video records: x, mask, y and index."
     def __init__(self,
         folder: str | Path,  # holds one folder for each record
-        training: bool = True,  # random frames, crops, masks and colours; False: the middle frames and the crop with the most hole, as they are
+        # random frames, crops, masks and colours; False: the middle frames and the crop with the
+        # most hole, as they are
+        training: bool = True,
         size: int = 256,  # of the crops, pixels; more than 32
         frames: int = 12,  # of a sequence
         seed: int = 71,  # of all that is drawn

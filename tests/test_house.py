@@ -90,3 +90,32 @@ def test_workflows_pin_what_must_be_pinned():
     assert 'version: 1.7.34' in docs
     tests = (ROOT/'.github/workflows/ci.yml').read_text()
     for version in ('3.10', '3.11', '3.12', '3.13'): assert f"'{version}'" in tests
+
+
+def code_cells() -> list[tuple[str, str]]:
+    "Page and source of each cell of code in the notebooks."
+    pages = [(path.name, json.loads(path.read_text(encoding='utf-8'))) for path in sorted((ROOT/'nbs').glob('*.ipynb'))]
+    return [(name, ''.join(cell['source'])) for name, page in pages for cell in page['cells'] if cell['cell_type'] == 'code']
+
+
+def test_lines_fit_the_window():
+    "JupyterLab shows about 93 characters in a window of 1300 pixels."
+    cells = code_cells()
+    assert len(cells) > 1000
+    assert [(name, line) for name, source in cells for line in source.splitlines() if len(line) > 100] == []
+
+
+def test_rooms_use_only_rooms_below():
+    "What a module imports when it is imported never leads back to it."
+    below = {}
+    for path in (ROOT/'inpaint_nb').glob('[a-z]*.py'):
+        body = ast.parse(path.read_text(encoding='utf-8')).body
+        below[path.stem] = {node.module for node in body if isinstance(node, ast.ImportFrom) and node.level and node.module}
+    assert below['run'] > {'train', 'gan'} and 'run' not in below['gan']
+    done = set()
+    def climb(room, way):
+        assert room not in way, [*way[way.index(room):], room]
+        if room in done: return
+        for under in below.get(room, ()): climb(under, [*way, room])
+        done.add(room)
+    for room in below: climb(room, [])
