@@ -6,9 +6,9 @@
 __all__ = ['Part', 'ANAGLYPHS', 'PACKINGS', 'PICTURE_SUFFIXES', 'CLIP_SUFFIXES', 'SUFFIXES', 'STEREO_LIMITS', 'tiling_of',
            'tiles_to_fill', 'cpu_has_matrix_units', 'half_precision', 'inpaint_view', 'open_views', 'fill_views',
            'make_stereo', 'side_by_side', 'half_side_by_side', 'AnaglyphMethod', 'to_light', 'to_levels', 'anaglyph',
-           'mask_picture', 'Packing', 'eight_bits', 'save_picture', 'read_picture', 'output_files', 'bend',
-           'find_depth', 'check_limits', 'StereoOptions', 'load_inpainter', 'prepare', 'depth_model_of', 'open_with',
-           'stereo_photo']
+           'mask_picture', 'Packing', 'eight_bits', 'save_pixels', 'save_picture', 'read_pixels', 'read_picture',
+           'output_files', 'bend', 'find_depth', 'check_limits', 'StereoOptions', 'load_inpainter', 'depth_model_of',
+           'open_with', 'StereoModels', 'photo_views', 'stereo_photo']
 
 # %% ../nbs/06_stereo.ipynb #02dafef9
 import itertools
@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from io import BytesIO
 from operator import attrgetter
 from pathlib import Path
@@ -307,27 +307,35 @@ def eight_bits(
     "A picture as files keep it."
     return image[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
 
+def save_pixels(
+    pixels: np.ndarray,  # h w c, uint8, c = 1 or 3
+    path: str | Path,  # .png, .jpg or .jpeg
+    quality: int = 95,  # of a JPEG, 1..100
+):
+    "Write the pixels of a picture, whole or not at all."
+    path = Path(path)
+    kind = PICTURE_SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{path}: a picture is written as {', '.join(PICTURE_SUFFIXES)}, "
+                         f"not {path.suffix or 'a name without suffix'}")
+    file = BytesIO()
+    if pixels.shape[-1] == 1: pixels = pixels.squeeze(-1)
+    Image.fromarray(pixels).save(file, kind, quality=quality, subsampling=0)
+    write_whole(path, file.getbuffer())
+
 def save_picture(
     image: Tensor,  # 1 c h w, 0..1, c = 1 or 3
     path: str | Path,  # .png, .jpg or .jpeg
     quality: int = 95,  # of a JPEG, 1..100
 ):
     "Write a picture, whole or not at all."
-    path = Path(path)
-    kind = PICTURE_SUFFIXES.get(path.suffix.lower())
-    if kind is None:
-        raise ValueError(f"{path}: a picture is written as {', '.join(PICTURE_SUFFIXES)}, "
-                         f"not {path.suffix or 'a name without suffix'}")
-    pixels, file = eight_bits(image), BytesIO()
-    if pixels.shape[-1] == 1: pixels = pixels.squeeze(-1)
-    Image.fromarray(pixels).save(file, kind, quality=quality, subsampling=0)
-    write_whole(path, file.getbuffer())
+    save_pixels(eight_bits(image), path, quality)
 
 # %% ../nbs/06_stereo.ipynb #7c15de1f
-def read_picture(
+def read_pixels(
     path: str | Path,  # picture file
-) -> Tensor:  # 1 3 h w, 0..1, upright
-    "A picture file as a tensor."
+) -> Image.Image:  # RGB, upright
+    "A picture file as it is in memory while it waits."
     path = Path(path)
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
@@ -335,8 +343,14 @@ def read_picture(
         data = path.read_bytes()
     except OSError as error:
         raise type(error)(f'cannot read the picture {path}: {error.strerror}') from None
-    try: return batch_of_one(read_photo(data, f'{path}'))
+    try: return read_photo(data, f'{path}')
     except ValueError as error: raise ValueError(f'{path}: {error}') from None
+
+def read_picture(
+    path: str | Path,  # picture file
+) -> Tensor:  # 1 3 h w, 0..1, upright
+    "A picture file as a tensor."
+    return batch_of_one(read_pixels(path))
 
 # %% ../nbs/06_stereo.ipynb #2ece4b75
 CLIP_SUFFIXES = {'.mp4': 'mp4', '.mkv': 'matroska', '.mov': 'mov'}
@@ -461,16 +475,6 @@ def load_inpainter(
                          'give pretrained, repeat, or a .pth file')
     return load_model(file, map_location=str(device))[0]
 
-def prepare(
-    options: StereoOptions,
-    video: bool = False,  # for a clip
-) -> tuple[torch.device, nn.Module | None]:  # where to compute; the inpainter
-    "What is needed before the first picture."
-    device = use_device(choose_device(options.gpu))
-    if options.gpu > 0 and device.type == 'cpu':
-        print('no GPU found: computing on the CPU', file=sys.stderr)
-    return device, load_inpainter(options.checkpoint_file, device, video)
-
 # %% ../nbs/06_stereo.ipynb #1f8c14ae
 def depth_model_of(
     options: StereoOptions,
@@ -489,6 +493,48 @@ def open_with(
     return open_views(image, depth, options.divergence, options.convergence, options.view,
                       options.inner_dilation, options.outer_dilation)
 
+# %% ../nbs/06_stereo.ipynb #b33051f0
+class StereoModels:
+    "The models that some options ask for, each loaded when it is first needed."
+    def __init__(self,
+        options: StereoOptions,
+    ):
+        self.options, self.loaded = options, {}
+
+    @cached_property
+    def device(self) -> torch.device:
+        "Where all of them compute."
+        device = use_device(choose_device(self.options.gpu))
+        if self.options.gpu > 0 and device.type == 'cpu':
+            print('no GPU found: computing on the CPU', file=sys.stderr)
+        return device
+
+    @cached_property
+    def depth(self) -> DepthModel:
+        "The depth model."
+        return depth_model_of(self.options, self.device)
+
+    def inpainter(self,
+        video: bool = False,  # the one for clips
+    ) -> nn.Module | None:  # in eval mode; None: repeat the background
+        "The network that fills the holes."
+        if video not in self.loaded:
+            file = self.options.checkpoint_file
+            self.loaded[video] = load_inpainter(file, self.device, video)
+        return self.loaded[video]
+
+def photo_views(
+    photo: str | Path,  # its file, for models that find depth by name
+    image: Tensor,  # 1 3 h w, 0..1, what is in it
+    models: StereoModels,
+    progress: bool = False,  # show a bar
+) -> StereoViews:  # masks: how much of each pixel was made up
+    "Both eyes' views of a photo."
+    options, image = models.options, image.to(models.device)
+    finder = None if options.depth_file else models.depth
+    depth = find_depth(photo, image, options.depth_file, finder)
+    return fill_views(open_with(options, image, depth), models.inpainter(), progress)
+
 # %% ../nbs/06_stereo.ipynb #664cc664
 def stereo_photo(
     photo: str | Path,  # picture file
@@ -501,11 +547,10 @@ def stereo_photo(
     "A photo as stereo pictures."
     options = StereoOptions(checkpoint_file, depth_file, **kwargs)
     files = output_files(photo, out, options.formats)
-    device, model = prepare(options)
-    image = read_picture(photo).to(device)
+    models = StereoModels(options)
+    models.inpainter()
+    image = read_picture(photo)
     for path in files.values(): make_folder(path.parent)
-    finder = None if depth_file else depth_model_of(options, device)
-    depth = find_depth(photo, image, depth_file, finder)
-    views = fill_views(open_with(options, image, depth), model, progress)
+    views = photo_views(photo, image, models, progress)
     for name, path in files.items(): save_picture(PACKINGS[name].pack(views), path, options.quality)
     return list(files.values())

@@ -353,7 +353,8 @@ BAD_STEREO = {
     'old.png -o old.png': (2, 'the photo itself'),
     'nowhere.png -o old.png': (1, 'nowhere.png'),
     'text.png -o old.png': (1, 'text.png'),
-    'photos -o old.png': (1, 'photos'),
+    'photos -o old.png': (2, 'old.png is one file'),
+    'photos -o out': (1, 'no photos or clips in photos'),
     STEREO_LINE + '-o file/pair.png': (1, 'file'),
     'photos/eval/3.png -o old.png --checkpoint-file nowhere.pth': (1, 'nowhere.pth'),
     'photos/eval/3.png -o old.png --checkpoint-file text.pth': (1, 'text.pth'),
@@ -601,7 +602,7 @@ def test_sequence_of_the_guides(tmp_path, records, models):
 def test_interrupted_at_once(monkeypatch, capsys, tmp_path, program):
     "Ctrl-C while a command line is still being understood."
     def stop(*_): raise KeyboardInterrupt
-    monkeypatch.setattr(cli, 'room_parameters', stop)
+    monkeypatch.setattr(cli.Parser, 'parse_args', stop)
     status, error = typed(monkeypatch, capsys, tmp_path, program, [])
     assert status == 130 and error.startswith('interrupted: ') and error.count('\n') == 1
 

@@ -21,7 +21,7 @@ from inpaint_nb.clip import (
     shots, stereo_clip, stereo_file, stereo_frames
 )
 from inpaint_nb.stereo import (
-    PACKINGS, StereoOptions, cpu_has_matrix_units, eight_bits, open_with, prepare, fill_views, half_side_by_side,
+    PACKINGS, StereoOptions, cpu_has_matrix_units, eight_bits, open_with, StereoModels, fill_views, half_side_by_side,
     inpaint_view, make_stereo, open_views, output_files, find_depth, read_picture, save_picture,
     side_by_side, stereo_photo, tiles_to_fill
 )
@@ -350,11 +350,11 @@ def test_photos_and_clips_have_their_weights(monkeypatch):
     "A clip gets the model for clips, or the one for photos as long as there is no other."
     there = {MODELS[row.model].frames > 1 for row in PRETRAINED.values()}
     for video in (False, True):
-        _, net = prepare(StereoOptions(gpu=-1), video)
+        net = StereoModels(StereoOptions(gpu=-1)).inpainter(video)
         assert not net.training and (net.frames > 1) == (video and video in there)
     monkeypatch.setattr('inpaint_nb.models.PRETRAINED', {})
-    assert prepare(StereoOptions('repeat', gpu=-1))[1] is None
-    with pytest.raises(FileNotFoundError, match='brings no weights'): prepare(StereoOptions(gpu=-1))
+    assert StereoModels(StereoOptions('repeat', gpu=-1)).inpainter() is None
+    with pytest.raises(FileNotFoundError, match='brings no weights'): StereoModels(StereoOptions(gpu=-1)).inpainter()
 
 
 # --- clips -----------------------------------------------------------------------------------------------------------------
