@@ -325,7 +325,9 @@ def stereo_many(
     make_folder(Path(out))
     for source, error in make_all(left, StereoModels(options), progress):
         if error is None: summary.made[source.kind] += 1
-        else: summary.failed[shown(f'{source.path}')] = reason(error)
+        else:
+            name = shown(f'{source.path}')
+            summary.failed[name] = reason(error).removeprefix(f'{name}: ')
     summary.seconds = time.monotonic() - start
     return summary
 
