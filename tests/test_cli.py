@@ -9,6 +9,7 @@ from PIL import Image
 
 from inpaint_nb import cli
 from inpaint_nb.models import create_model, load_model, save_model
+from inpaint_nb.program import Incomplete, finish
 from inpaint_nb.scenes import random_scene
 
 PROGRAMS = ['inpaint_create_training_data', 'inpaint_train', 'inpaint_stereo', 'inpaint_benchmark', 'inpaint_export', 'inpaint_demo']
@@ -475,10 +476,10 @@ class Odd(Exception):
     (Odd('first\nsecond\n  third'), 'Odd first second third: not foreseen; run again with --debug'), (KeyError('a\nb'), "KeyError 'a\\nb': not foreseen"),
     (RuntimeError('first\nsecond'), 'first second'), (ValueError('a.png: \x1b[31mred\x07'), 'a.png: \\x1b[31mred\\x07'), (Odd(), 'Odd: not foreseen'),
     (RuntimeError('Caught OSError in worker 1.\nTraceback (most recent call last):\n  File "a.py"\n    read()\nOSError: no room\n'), 'Caught OSError in worker 1. OSError: no room'),
-    (FileNotFoundError(2, 'No such file', 'a\nb.png'), 'a b.png: No such file'), (MemoryError(), 'MemoryError: not enough memory'), (cli.Incomplete('3 of\n9'), '3 of 9')])
+    (FileNotFoundError(2, 'No such file', 'a\nb.png'), 'a b.png: No such file'), (MemoryError(), 'MemoryError: not enough memory'), (Incomplete('3 of\n9'), '3 of 9')])
 def test_any_error_is_one_line(capsys, error, says):
     def work(): raise error
-    assert cli.finish(work, '') == (3 if isinstance(error, cli.Incomplete) else 1)
+    assert finish(work, '') == (3 if isinstance(error, Incomplete) else 1)
     said = capsys.readouterr().err
     assert said.count('\n') == 1 and said.split(': ', 1)[0] in ('error', 'incomplete')
     assert says in said and all(sign.isprintable() for sign in said.rstrip('\n'))
@@ -510,7 +511,7 @@ def test_names_that_a_terminal_cannot_print(monkeypatch, tmp_path, photos, encod
 
 TALKER = """
 import sys
-from inpaint_nb.cli import Incomplete, finish
+from inpaint_nb.program import Incomplete, finish
 def work():
     for number in range(20000): print(number), print(number, file=sys.stderr)
     open('done', 'w').close()
@@ -559,9 +560,9 @@ def test_a_full_disk_under_the_log():
 @pytest.mark.skipif(not hasattr(signal, 'SIGHUP'), reason='signals of Unix')
 def test_a_closed_terminal_is_an_interruption(capsys):
     before = signal.getsignal(signal.SIGHUP)
-    assert cli.finish(lambda: os.kill(os.getpid(), signal.SIGHUP), 'go on') == 130
+    assert finish(lambda: os.kill(os.getpid(), signal.SIGHUP), 'go on') == 130
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try: assert cli.finish(lambda: os.kill(os.getpid(), signal.SIGHUP), 'go on') == 0  # nohup
+    try: assert finish(lambda: os.kill(os.getpid(), signal.SIGHUP), 'go on') == 0  # nohup
     finally: signal.signal(signal.SIGHUP, before)
     assert capsys.readouterr().err == 'interrupted: go on\n'
 

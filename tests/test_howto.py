@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from inpaint_nb import cli
+from inpaint_nb.program import Parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT/'nbs').glob('*_howto_*.ipynb'))
@@ -48,11 +49,11 @@ class Understood(BaseException):
 
 def is_understood(program: str, arguments: list[str], monkeypatch) -> bool:
     "Let the program's own parser read a command line, and do nothing of it."
-    parse = cli.Parser.parse_args
+    parse = Parser.parse_args
     def parse_only(self, args=None, namespace=None):
         parse(self, args, namespace)
         raise Understood
-    monkeypatch.setattr(cli.Parser, 'parse_args', parse_only)
+    monkeypatch.setattr(Parser, 'parse_args', parse_only)
     with pytest.raises((Understood, SystemExit)) as end: getattr(cli, SCRIPTS[program].partition(':')[2])(arguments)
     return end.type is Understood
 
@@ -81,7 +82,7 @@ def test_a_bad_line_is_noticed(monkeypatch, capsys):
 
 
 def test_there_are_pages_and_commands():
-    assert len(PAGES) == 7
+    assert len(PAGES) == 8
     for path in PAGES: assert lines_of(path), path.name
 
 
