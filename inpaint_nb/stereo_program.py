@@ -101,6 +101,7 @@ def make_one(
     from inpaint_nb.clip import is_clip, stereo_file
     from inpaint_nb.stereo import StereoOptions, output_files
     path = args.photos_or_clips[0]
+    if not os.path.lexists(path): raise FileNotFoundError(f'no photo, clip or folder {path}')
     kind = 'clip' if is_clip(path) else 'picture'
     with refusing(parser):
         output_files(path, args.out, StereoOptions(**values).formats, kind)
