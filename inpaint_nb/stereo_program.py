@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from .cli import (
+from .program import (
     NAMES, Incomplete, Parameter, Parser, add_option, add_room, check_depth_model, error_line,
     is_first_process, one_line, refusing, room_parameters, taken)
 
