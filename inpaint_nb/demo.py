@@ -45,7 +45,8 @@ from .fills import FILLERS
 from .models import create_model, load_model, write_whole
 from .ours import BackgroundInpaintV1
 from .scenes import example_photo, random_scene
-from .stereo import anaglyph, make_stereo, read_picture, save_picture, side_by_side
+from .layouts import anaglyph, side_by_side
+from .stereo import make_stereo, read_picture, save_picture
 from .run import fit
 from .settings import TrainConfig
 from inpaint_nb.train import (
