@@ -1121,10 +1121,11 @@ def test_clean_takes_what_a_dead_run_left(films, tmp_path):
 
 
 def test_records_of_other_mask_steps_are_not_mixed(photos, clips, tmp_path, monkeypatch):
-    "A record without a version is of the first."
+    "Nor is a folder gone on with by another version."
+    now, refusal = records.MASK_STEPS, 'version {} of the mask steps, not {}: give another prefix'
     with monkeypatch.context() as then:
-        then.setattr(records, 'MASK_STEPS', 2)
+        then.setattr(records, 'MASK_STEPS', now + 1)
         made = make(photos, tmp_path/'later').made, film(clips, tmp_path/'later films').made
         assert (make(photos, tmp_path/'later').reused, film(clips, tmp_path/'later films').reused) == made
-    with pytest.raises(ValueError, match='version 2 of the mask steps, not 1: give another prefix'): make(photos, tmp_path/'later')
-    with pytest.raises(ValueError, match='version 2 of the mask steps, not 1: give another prefix'): film(clips, tmp_path/'later films')
+    with pytest.raises(ValueError, match=refusal.format(now + 1, now)): make(photos, tmp_path/'later')
+    with pytest.raises(ValueError, match=refusal.format(now + 1, now)): film(clips, tmp_path/'later films')
