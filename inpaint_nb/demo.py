@@ -47,8 +47,11 @@ from .common import write_whole
 from .models import create_model, load_model
 from .ours import BackgroundInpaintV1
 from .scenes import example_photo, random_scene
-from .stereo import anaglyph, make_stereo, read_picture, save_picture, side_by_side
+from .layouts import anaglyph, side_by_side
+from .stereo import make_stereo, read_picture, save_picture
 from .run import fit
+
+# %% ../nbs/08_demo.ipynb #27ca7e4d
 from .settings import TrainConfig
 
 # %% ../nbs/08_demo.ipynb #b85c1cec

@@ -66,6 +66,7 @@ class DepthModel:
     needs_paths: bool = False      # `infer` wants `paths`, and whole pictures
     composes: bool = False         # records are made of pictures that bring their depth along
     resolution: int | None = None  # short side at which it works, pixels
+    fixed_resolution: bool = False # which cannot be changed any more
     licence: str = ''              # of its weights, if it has any
     batch_size: int = 1            # pictures that it looks at together
 
@@ -93,7 +94,6 @@ class DepthModel:
     def origin(self, paths: Sequence[str | Path] = ()) -> str:
         "Digest of weights or files; empty: the model's name and options decide alone."
         return ''
-
     def check_clip(self, clip: str | Path, paths: Sequence[str | Path], missing: int = 0):
         "Refuse depth that does not fit a clip; `missing` frames it promises, and has not."
     def check_frame(self, path: str | Path):

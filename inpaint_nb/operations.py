@@ -11,6 +11,7 @@ __all__ = ['LISTS', 'files_of_prefix', 'clean_records', 'choose_sources', 'Split
 import itertools, json, os, re, shutil, threading, zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -442,7 +443,7 @@ def pack_folder(
                 f'{folder.path} is as it was before, and pack will begin it anew') from None
         writer.close()
     finally:
-        writer.file.close()
+        with suppress(OSError): writer.file.close()  # on a full disk
         (folder.path/'.pack.npy.part').unlink(missing_ok=True)
     return len(frames)
 

@@ -390,8 +390,8 @@ def none_better(
     "What it means that no epoch was the best one."
     path = run_file(run, '.pth')
     if start_is_best(run):
-        return ('No epoch was better than the model that the run began with; '
-                f'{path} holds that model.')
+        held = 'holds that model' if path.exists() else 'held that model and is gone'
+        return f'No epoch was better than the model that the run began with; {path} {held}.'
     if all(row['eval_loss'] is None for row in run.state.history):
         return 'No model was saved as the best one, because no evaluation gave a finite loss.'
     last = run_file(run, '.checkpoint.pth')

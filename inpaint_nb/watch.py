@@ -6,12 +6,13 @@
 __all__ = ['LONG', 'ENOUGH', 'SHOWN', 'ROW', 'PANELS', 'GAN_PANELS', 'TRUE', 'between_changes', 'ProgressBar', 'TimeBar',
            'in_words', 'estimate', 'Estimate', 'score_texts', 'verdict', 'summary', 'repeated_psnr', 'Summary',
            'what_is_trained', 'time_left', 'start_is_best', 'StartLine', 'columns', 'cell', 'loss_table', 'loss_figure',
-           'png', 'LossLog', 'paint_hole', 'contact_sheet', 'eval_sheet', 'eval_film', 'EvalPictures', 'TensorBoard',
-           'live_figure', 'LivePlot', 'Watch']
+           'png', 'LossLog', 'paint_hole', 'contact_sheet', 'eval_sheet', 'eval_film', 'EvalPictures', 'HushedWriter',
+           'TensorBoard', 'live_figure', 'LivePlot', 'Watch']
 
 # %% ../nbs/04b_watch.ipynb #09e8fa85
-import math, sys, time
-from collections.abc import Iterable
+import math, sys, threading, time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 
@@ -361,6 +362,20 @@ class EvalPictures(Callback):
                 save_file(run, folder/'eval'/file, partial(write_whole, data=data))
 
 # %% ../nbs/04b_watch.ipynb #c0033057
+@dataclass(frozen=True)
+class HushedWriter:
+    "Lets the thread that writes TensorBoard's files fail without a word: the run says it once."
+    before: Callable  # `threading.excepthook` until now
+    def __call__(self, fault: threading.ExceptHookArgs):
+        writer = type(fault.thread).__module__.startswith('tensorboard.')
+        if not (writer and issubclass(fault.exc_type, OSError)): self.before(fault)
+    @classmethod
+    def install(cls):
+        "Take the hook's place, once."
+        before = threading.excepthook
+        if not isinstance(before, cls): threading.excepthook = cls(before)
+
+# %% ../nbs/04b_watch.ipynb #77cbf4b9
 class TensorBoard(Callback):
     "Writes losses, scores and pictures for TensorBoard."
     writer = None
@@ -372,7 +387,9 @@ class TensorBoard(Callback):
         from torch.utils.tensorboard import SummaryWriter
         if self.failed: return
         try:
-            self.writer = self.writer or SummaryWriter(self.folder, purge_step=self.step + 1)
+            if not self.writer:
+                HushedWriter.install()
+                self.writer = SummaryWriter(self.folder, purge_step=self.step + 1)
             getattr(self.writer, name)(*arguments, **how)
         except OSError as error:
             self.failed = True

@@ -416,6 +416,14 @@ def test_the_model_from_before_is_a_candidate(data, tmp_path, capsys):
     said = capsys.readouterr().out
     assert 'Epoch 2 was the last; the best was the model that the run began with' in said and 'was inf' not in said
 
+def test_start_that_is_gone(tmp_path, data, capsys):
+    "Nobody is told that a file holds the model when the file was deleted meanwhile."
+    class Delete(Callback):
+        def before_epoch(self, run): (tmp_path/f'run/{NAME}.pth').unlink(missing_ok=True)
+    save_model(Tiny(), tmp_path/'start.pth')
+    train_from_folder(data, tmp_path/'run', replace(QUICK, checkpoint_file=tmp_path/'start.pth', **STILL), [Delete()], progress=True)
+    assert f"{tmp_path/f'run/{NAME}.pth'} held that model and is gone" in capsys.readouterr().out
+
 @pytest.mark.parametrize('options, said', [
     (dict(num_samples=20000, batch_size=8, backward_step=4, max_epoch=1), ''), (dict(num_samples=8, generator_warmup_iteration=0), ''), (dict(num_samples=8, generator_warmup_iteration=3), ''),
     (dict(num_samples=8, generator_warmup_iteration=4), 'has 4 steps; the discriminator is not heard before step 3, and in full from step 5'),

@@ -82,7 +82,7 @@ def test_a_bad_line_is_noticed(monkeypatch, capsys):
 
 
 def test_there_are_pages_and_commands():
-    assert len(PAGES) == 7
+    assert len(PAGES) == 8
     for path in PAGES: assert lines_of(path), path.name
 
 

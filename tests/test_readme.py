@@ -1,5 +1,5 @@
 """README.md is what index.ipynb says, and what it promises can be done."""
-import re, shlex, subprocess
+import json, re, shlex, subprocess
 
 import cv2
 from commands import run
@@ -40,36 +40,75 @@ def test_ci_reads_the_same_blocks():
 
 
 def write_clip(path, seed):
-    "Thirty-two frames of a moving scene."
-    film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 30, (320, 240))
-    for scene in random_clip(seed, 32, size=(240, 320)): film.write(scene.image[0].permute(1, 2, 0).mul(255).byte().numpy()[..., ::-1].copy())
+    "Some frames of a moving scene."
+    film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 30, (240, 176))
+    for scene in random_clip(seed, 20, size=(176, 240)): film.write(scene.image[0].permute(1, 2, 0).mul(255).byte().numpy()[..., ::-1].copy())
     film.release()
 
 
-SMALL = {  # what makes a command of README.md short enough for a test
+SMALL = {  # what makes a command of README.md or of a how-to page short enough for a test
     'inpaint_create_training_data': '--size 128',
     'inpaint_train': '--size 72 --num-samples 8 --batch-size 4 --backward-step 1 --max-epoch 1 --learning-rate-cycles 1 --num-workers 0 --gpu -1',
     'inpaint_stereo': '--view right',
 }
 
 
-def test_the_other_commands_work(tmp_path):
-    "Records, training and use, word for word and one after the other, with a few options more."
+def lines_of(page: str) -> list[str]:
+    "What a how-to page gives to those three programs, on whole records; judging is tested elsewhere."
+    cells = json.loads((ROOT/f'nbs/{page}.ipynb').read_text(encoding='utf-8'))['cells']
+    text = '\n'.join(''.join(cell['source']) for cell in cells)
+    lines = '\n'.join(re.findall(r'^```bash\n(.*?)^```$', text, flags=re.MULTILINE | re.DOTALL)).splitlines()
+    return [line for line in lines if line.partition(' ')[0] in SMALL and ' verify ' not in line and 'iw3_light' not in line]
+
+
+def folder_of_photos(folder):
+    "Three photos, one of them to be judged by, and one more with its depth."
     for number, name in enumerate(('photos/train/0.png', 'photos/train/1.png', 'photos/eval/2.png', 'photo.jpg')):
         scene = random_scene(number, size=(240, 320))
-        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
-        save_picture(scene.image, tmp_path/name)
-    write_depth(scene.depth, tmp_path/'depth.png')
-    for seed, name in enumerate(('clip.mp4', 'other.mp4')): write_clip(tmp_path/name, seed)
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        save_picture(scene.image, folder/name)
+    write_depth(scene.depth, folder/'depth.png')
+
+
+def all_work(lines: list[str], folder):
+    "Command lines word for word and one after the other, with a few options more."
+    for line in dict.fromkeys(lines):
+        program, *arguments = shlex.split(line)
+        an_hour = ['--max-minutes', '0.02'] if 'small-machine' in line else []
+        done = run(program, *arguments, *SMALL[program].split(), *an_hour, cwd=folder)
+        assert done.returncode == 0, f'{line}\n{done.stderr}'
+
+
+def test_the_other_commands_work(tmp_path):
+    folder_of_photos(tmp_path)
     lines = [line for block in BLOCKS[2:] for line in block.splitlines()]
     assert {line.split()[0] for line in lines} == set(SMALL)
-    for line in lines:
-        program, *arguments = shlex.split(line)
-        done = run(program, *arguments, *SMALL[program].split(), cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+    all_work(lines, tmp_path)
     assert sorted(path.name for path in (tmp_path/'photo_3d').iterdir()) == ['photo_LRF_Full_SBS.png', 'photo_redcyan.png']
+
+
+def test_photos_through_iw3_and_a_gan(tmp_path):
+    "What the pages for users of iw3 and of a GAN say, one after the other."
+    folder_of_photos(tmp_path)
+    all_work([*lines_of('23_howto_iw3'), lines_of('22_howto_gan')[0]], tmp_path)
+    assert (tmp_path/'models/inpaint_gan_v1/1/inpaint.light_inpaint_v1.pth').is_file()
+
+
+def test_clips(tmp_path):
+    for seed, name in enumerate(('clip.mp4', 'clips/train/walk.mp4', 'clips/eval/other.mp4')):
+        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
+        write_clip(tmp_path/name, seed)
+    (tmp_path/'frames').mkdir()
+    for number in range(3): save_picture(random_scene(number, size=(48, 64)).image, tmp_path/f'frames/{number}.png')
+    all_work(lines_of('21_howto_videos'), tmp_path)
+    assert [path.name for path in (tmp_path/'frames_3d').iterdir()] == ['frames_LRF_Full_SBS.mp4']
     film = cv2.VideoCapture(str(tmp_path/'clip_3d.mp4'))
-    assert (film.get(cv2.CAP_PROP_FRAME_COUNT), film.get(cv2.CAP_PROP_FRAME_WIDTH)) == (32, 640)
+    assert (film.get(cv2.CAP_PROP_FRAME_COUNT), film.get(cv2.CAP_PROP_FRAME_WIDTH)) == (20, 480)
+
+
+def test_short():
+    "All of it, commands and tables included, is read in three minutes."
+    assert len(TEXT.split()) <= 700
 
 
 def test_python_example_is_run_by_the_notebook():

@@ -517,6 +517,18 @@ def test_interrupted_pack_leaves_the_old_one(images, tmp_path, monkeypatch):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs a device that is always full')
+def test_a_full_disk_leaves_no_part_of_a_pack(images, tmp_path, monkeypatch):
+    def full(path, mode):
+        Path(path).touch()
+        return open('/dev/full', mode)
+    shutil.copytree(images/'train', tmp_path/'train')
+    before = contents(tmp_path)
+    monkeypatch.setattr(operations, 'open', full, raising=False)
+    with pytest.raises(OSError, match='No space left'): pack_records(tmp_path, progress=False)
+    assert contents(tmp_path) == before
+
+
 def test_all_that_may_take_long_shows_how_far_it_is(images, tmp_path, monkeypatch, capsys):
     shutil.copytree(images/'train', tmp_path/'train')
     bars, tqdm = [], keeping.tqdm
@@ -1121,10 +1133,11 @@ def test_clean_takes_what_a_dead_run_left(films, tmp_path):
 
 
 def test_records_of_other_mask_steps_are_not_mixed(photos, clips, tmp_path, monkeypatch):
-    "A record without a version is of the first."
+    "Nor is a folder gone on with by another version."
+    now, refusal = records.MASK_STEPS, 'version {} of the mask steps, not {}: give another prefix'
     with monkeypatch.context() as then:
-        then.setattr(records, 'MASK_STEPS', 2)
+        then.setattr(records, 'MASK_STEPS', now + 1)
         made = make(photos, tmp_path/'later').made, film(clips, tmp_path/'later films').made
         assert (make(photos, tmp_path/'later').reused, film(clips, tmp_path/'later films').reused) == made
-    with pytest.raises(ValueError, match='version 2 of the mask steps, not 1: give another prefix'): make(photos, tmp_path/'later')
-    with pytest.raises(ValueError, match='version 2 of the mask steps, not 1: give another prefix'): film(clips, tmp_path/'later films')
+    with pytest.raises(ValueError, match=refusal.format(now + 1, now)): make(photos, tmp_path/'later')
+    with pytest.raises(ValueError, match=refusal.format(now + 1, now)): film(clips, tmp_path/'later films')

@@ -20,10 +20,11 @@ from inpaint_nb.clip import (
     ClipWriter, add_tracks, depth_frames, fade_windows, fill_stream, read_frames, shot_depths,
     shots, stereo_clip, stereo_file, stereo_frames
 )
+from inpaint_nb.layouts import PACKINGS, half_side_by_side, side_by_side
 from inpaint_nb.stereo import (
-    PACKINGS, StereoOptions, cpu_has_matrix_units, eight_bits, open_with, prepare, fill_views, half_side_by_side,
+    StereoOptions, cpu_has_matrix_units, eight_bits, open_with, StereoModels, fill_views,
     inpaint_view, make_stereo, open_views, output_files, find_depth, read_picture, save_picture,
-    side_by_side, stereo_photo, tiles_to_fill
+    stereo_photo, tiles_to_fill
 )
 from inpaint_nb.warp import StereoViews
 from inpaint_nb.clips import open_clip
@@ -271,8 +272,10 @@ def test_any_kind_of_photo(tmp_path, photo, mode):
 def test_all_formats(tmp_path, photo):
     files = stereo_photo(photo, tmp_path / 'out', format=','.join(PACKINGS), progress=False)
     sizes = {file.name: Image.open(file).size for file in files}
-    assert sizes == {'photo_LRF_Full_SBS.png': (300, 96), 'photo_LR.png': (150, 96), 'photo_redcyan.png': (150, 96),
-                     'photo_redcyan_colour.png': (150, 96), 'photo_left.png': (150, 96), 'photo_right.png': (150, 96), 'photo_mask.png': (300, 96)}
+    glasses = {f'photo_redcyan{name}.png': (150, 96) for name in ('', '_colour', '_half_colour', '_gray', '_wimmer', '_dubois_2009')}
+    assert sizes == {'photo_LRF_Full_SBS.png': (300, 96), 'photo_LR.png': (150, 96), 'photo_TBF_fulltb.png': (150, 192), 'photo_TB.png': (150, 96), 'photo_RLF_cross.png': (300, 96),
+                     'photo_180x180_LR.png': (472, 236), 'photo_RGBD.png': (300, 96), 'photo_HRGBD.png': (150, 96), **glasses,
+                     'photo_left.png': (150, 96), 'photo_right.png': (150, 96), 'photo_mask.png': (300, 96)}
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(sizes)
 
 
@@ -350,11 +353,11 @@ def test_photos_and_clips_have_their_weights(monkeypatch):
     "A clip gets the model for clips, or the one for photos as long as there is no other."
     there = {MODELS[row.model].frames > 1 for row in PRETRAINED.values()}
     for video in (False, True):
-        _, net = prepare(StereoOptions(gpu=-1), video)
+        net = StereoModels(StereoOptions(gpu=-1)).inpainter(video)
         assert not net.training and (net.frames > 1) == (video and video in there)
     monkeypatch.setattr('inpaint_nb.models.PRETRAINED', {})
-    assert prepare(StereoOptions('repeat', gpu=-1))[1] is None
-    with pytest.raises(FileNotFoundError, match='brings no weights'): prepare(StereoOptions(gpu=-1))
+    assert StereoModels(StereoOptions('repeat', gpu=-1)).inpainter() is None
+    with pytest.raises(FileNotFoundError, match='brings no weights'): StereoModels(StereoOptions(gpu=-1)).inpainter()
 
 
 # --- clips -----------------------------------------------------------------------------------------------------------------
@@ -506,7 +509,8 @@ def test_variable_rate(tmp_path):
 def test_all_formats_of_a_clip(tmp_path, films):
     files = stereo_clip(films / 'clip.mp4', tmp_path / 'out', format=','.join(PACKINGS), progress=False)
     assert [file.name for file in files] == [f'clip{packing.ending}.mp4' for packing in PACKINGS.values()]
-    assert [open_clip(file).size[0] for file in files] == [192, 96, 96, 96, 96, 96, 192]
+    widths = dict(full_sbs=192, cross_eyed=192, rgbd=192, mask=192, vr180=300)
+    assert {name: open_clip(file).size[0] for name, file in zip(PACKINGS, files)} == {name: widths.get(name, 96) for name in PACKINGS}
     assert all(len(open_clip(file)) == 14 for file in files)
 
 

@@ -762,6 +762,15 @@ def test_a_full_disk_ends_tensorboard_only(data, tmp_path, monkeypatch, capsys):
     assert len(run(data, tmp_path)) == 3
     assert capsys.readouterr().err.count('goes on without TensorBoard') == 1
 
+def test_a_folder_that_vanishes_ends_tensorboard_in_one_line(data, tmp_path, monkeypatch, capsys):
+    "The thread that writes its files prints no traceback."
+    said = []
+    monkeypatch.setattr('threading.excepthook', said.append)
+    class Vanish(Callback):
+        def before_epoch(self, run): shutil.rmtree(tmp_path/'run'/'tensorboard', ignore_errors=True)
+    assert len(run(data, tmp_path/'run', Vanish(), num_samples=48)) == 3
+    assert capsys.readouterr().err.count('goes on without TensorBoard') == 1 and not said
+
 def test_clipping_looks_at_the_whole_gradient():
     compute, config = train.Compute(QUICK), replace(QUICK, optimizer='sgd', learning_rate=1, momentum=0, weight_decay=0, clip_grad_norm=1e-3)
     step = train.PlainStep(Tiny(), nn.L1Loss(), config, compute)
