@@ -37,18 +37,22 @@ from .clips import (
     Clip, Shot, frame_files, frame_paths, list_clips, next_shot, open_clip, sample_frames)
 from .crops import (
     LEAST_HOLE, Helpers, PhotoError, PhotoParameters, RecordOptions, as_composed, best_crop,
-    closing_reach, composed_side, draw_parameters, draw_widest, eight_bits, keyed_random,
+    closing_reach, composed_side, draw_parameters, draw_widest, as_bytes, keyed_random,
     material, photo_depth, photo_holes, place_photo)
 from .depth import DepthModel, DepthOptions
 from .frames import ClipError
 from .layers import (
     draw_layers, draw_path, ground_texture, hole_detail, layered_record, moving_layers)
 from .masks import dilate_edge
-from .records import (
-    Found, RecordFiles, RecordMaker, RecordSummary, RecordWork, check_options, count_workers,
-    digest_ends, digest_files, do_all, encode_record, known_empty, left_out, make_folder,
-    one_thread_each, open_depth_model, own_share, read_journal, record_key, record_note,
-    restore_line, share_of, shown, write_files, write_found)
+from .common import count_workers, digest_ends, digest_files
+
+# %% ../nbs/02c_video.ipynb #5e021f0c
+from inpaint_nb.records import (
+    Found, RecordFiles, RecordMaker, RecordSummary, RecordWork, check_options, do_all,
+    encode_record, known_empty, left_out, make_folder, one_thread_each, open_depth_model,
+    own_share, read_journal, record_key, record_note, restore_line, share_of, shown, write_files,
+    write_found
+)
 from .warp import match_depth
 
 # %% ../nbs/02c_video.ipynb #ada840ee
@@ -211,7 +215,7 @@ def composed_clip(
         behind = ground_texture(frame, scene.window, side, scene.softness)
         now = moving_layers(scene, paths, number, behind)
         picture, mask = layered_record(now, 100 * widest / side, parameters.convergence)
-        pictures.append(eight_bits(picture[:, margin:side - margin]))
+        pictures.append(as_bytes(picture[:, margin:side - margin]))
         masks.append(mask[:, margin:side - margin])
     pictures, masks = np.stack(pictures), np.stack(masks)
     top, left, area = best_crop(masks.sum(0, dtype=np.uint8), options.size, rng, tries=6)
