@@ -32,6 +32,7 @@ from .photos import batch_of_one, read_photo
 from .records import make_folder
 from .depth import DepthModel, DepthOptions, choose_device, read_depth, use_device
 from .depth_models import create_depth_model
+from .encoding import EncodingOptions
 from .fills import hole_to_fill, repeat_background
 from .layouts import PACKINGS, LayoutOptions, arrange, rgbd_views, turn
 from .light import Tiling
@@ -356,6 +357,7 @@ class StereoOptions:
     # left, right, mask; several with commas
     format: str = 'full_sbs'
     layout: LayoutOptions = LayoutOptions()  # how views are placed in the picture
+    encoding: EncodingOptions = EncodingOptions()  # how clips are cut and coded
     # eyes to make, the other one is the photo itself
     view: Literal['both', 'left', 'right'] = 'both'
     divergence: float = 2.0  # distance between the eyes, percent of the width
