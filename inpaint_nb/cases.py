@@ -38,7 +38,7 @@ from .masks import disocclusion_mask
 from .scenes import random_scene
 from .stereo import read_picture
 from .clips import Clip, list_clips, open_clip
-from .video import list_clip_records
+from .sequences import list_clip_records
 from .warp import fill_holes, forward_warp, match_depth
 
 # %% ../nbs/06b_cases.ipynb #2af37b5e

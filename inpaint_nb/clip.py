@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SOUNDS', 'SUBTITLES', 'TEXTS', 'fade_windows', 'in_full_precision', 'stream_view', 'stream_views', 'fill_stream',
-           'frame_depth', 'followed', 'shot_depths', 'read_frames', 'shots', 'stereo_frames', 'add_track',
-           'first_shown', 'add_tracks', 'video_frame', 'Timing', 'timing', 'ClipWriter', 'depth_frames',
+           'frame_depth', 'followed', 'shot_depths', 'read_frames', 'shots', 'turned_frames', 'stereo_frames',
+           'add_track', 'first_shown', 'add_tracks', 'video_frame', 'Timing', 'timing', 'ClipWriter', 'depth_frames',
            'refuse_shorter', 'begin_clip', 'write_clips', 'stereo_clip', 'is_clip', 'stereo_file']
 
 # %% ../nbs/06a_clip.ipynb #f2fd2872
@@ -31,9 +31,11 @@ from .records import make_folder
 from .depth import (
     DEPTH_READERS, DepthModel, check_count, check_scale, depth_video_frames)
 from .frames import ClipError
-from .stereo import (
-    CLIP_SUFFIXES, PACKINGS, StereoModels, StereoOptions, bend, depth_model_of, eight_bits,
-    fill_views, find_depth, half_precision, open_with, output_files, stereo_photo, tiling_of)
+from inpaint_nb.stereo import (
+    CLIP_SUFFIXES, StereoModels, StereoOptions, bend, depth_model_of, eight_bits, fill_views,
+    find_depth, half_precision, limited, only_depth, open_with, output_files, stereo_photo,
+    tiling_of)
+from .layouts import arrange, rgbd_views
 from .clips import Clip, frame_files, frame_paths, natural_order, number_shots, open_clip
 from .warp import StereoViews
 
@@ -211,6 +213,14 @@ def shots(
     return (((number, frame) for number, (_, frame) in shot) for _, shot in in_shots)
 
 # %% ../nbs/06a_clip.ipynb #8ff3b3a9
+def turned_frames(
+    clip: Clip,
+    options: StereoOptions,
+) -> Iterator[np.ndarray]:  # h w 3 or w h 3, RGB uint8
+    "The frames of a clip, as they were meant."
+    turns = int(options.layout.rotate_left) - int(options.layout.rotate_right)
+    for frame in read_frames(clip): yield np.ascontiguousarray(np.rot90(frame, turns))
+
 def stereo_frames(
     clip: Clip,
     options: StereoOptions,
@@ -219,12 +229,21 @@ def stereo_frames(
     maps: list[Path] | None = None,  # depth maps of all frames, instead of a depth model
     progress: bool = False,  # show a bar for each window of a model for clips
     finder: DepthModel | None = None,  # depth model; None: the one that the options ask for
+    # gets picture and depth of each frame, as `rgbd_views`, before its views are given out
+    rgbd: deque | None = None,
 ) -> Iterator[StereoViews]:  # one frame each
     "The views of each frame of a clip."
-    finder = finder or depth_model_of(options, device)
+    finder = limited(finder or depth_model_of(options, device), options, clip.size)
     if not maps: finder.check_clip(clip.path, frame_paths(clip, range(len(clip))), clip.missing)
-    for shot in shots(read_frames(clip)):
-        pairs = shot_depths(shot, clip, finder, maps, device)
+    def noted(pairs):
+        for image, depth in pairs:
+            if rgbd is not None: rgbd.append(rgbd_views(image, depth))
+            yield image, depth
+    for shot in shots(turned_frames(clip, options)):
+        pairs = noted(shot_depths(shot, clip, finder, maps, device))
+        if only_depth(options):
+            yield from (StereoViews(image, image, None, None) for image, _ in pairs)
+            continue
         opened = (open_with(options, image, depth) for image, depth in pairs)
         yield from fill_stream(opened, model, progress=progress)
 
@@ -552,13 +571,16 @@ def write_clips(
     files: dict[str, Path],  # format: file
     frames: Iterable[StereoViews],  # one frame each
     options: StereoOptions,
+    rgbd: deque,  # picture and depth of each frame that is given out
 ):
     "The frames of a clip, to all files at once."
     with ExitStack() as stack:
         writers = {name: stack.enter_context(ClipWriter(path, source, options.crf))
                    for name, path in files.items()}
         for views in frames:
-            for name, writer in writers.items(): writer.write(PACKINGS[name].pack(views))
+            depth = rgbd.popleft()
+            for name, writer in writers.items():
+                writer.write(arrange(name, views, depth, options.layout))
         refuse_shorter(files.values(), source, writer.number)
 
 # %% ../nbs/06a_clip.ipynb #0309cc6f
@@ -578,9 +600,10 @@ def stereo_clip(
     models = StereoModels(options)
     model = models.inpainter(video=True)
     for path in files.values(): make_folder(path.parent)
-    frames = stereo_frames(source, options, models.device, model, maps, progress)
+    rgbd = deque()
+    frames = stereo_frames(source, options, models.device, model, maps, progress, rgbd=rgbd)
     bar = tqdm(frames, 'stereo', len(source), unit='frame', disable=not progress)
-    write_clips(source, files, bar, options)
+    write_clips(source, files, bar, options, rgbd)
     return list(files.values())
 
 # %% ../nbs/06a_clip.ipynb #a89315c2

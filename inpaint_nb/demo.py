@@ -35,15 +35,18 @@ from .benchmark import Report, fill_case, judge_fills
 from .cases import Case, layered_cases
 from .datasets import InpaintDataset, list_records, read_record
 from .photos import list_photos
+from .crops import RecordOptions
+from .depth import DepthOptions
 from inpaint_nb.records import (
-    RecordSummary, encode_png, make_folder, make_image_records, run_in_order
+    RecordSummary, RecordWork, encode_png, make_folder, make_image_records, run_in_order
 )
 from .depth_models import create_depth_model
 from .fills import FILLERS
 from .models import create_model, load_model, write_whole
 from .ours import BackgroundInpaintV1
 from .scenes import example_photo, random_scene
-from .stereo import anaglyph, make_stereo, read_picture, save_picture, side_by_side
+from .layouts import anaglyph, side_by_side
+from .stereo import make_stereo, read_picture, save_picture
 from .run import fit
 from .settings import TrainConfig
 from inpaint_nb.train import (
@@ -150,9 +153,10 @@ def make_demo_records(
     "Records of all pictures."
     photos = len(list_photos(out/'photos/train'))
     crops = min(max(2, math.ceil(2 * plan.pictures / photos)), 16)
-    summary = make_image_records(
-        out/'photos', out/'data', 'demo', 'Layers', size=plan.record, num_samples=crops,
-        max_workers=os.cpu_count(), gpu=-1, seed=seed, progress=progress)
+    options = RecordOptions('demo', 'Layers', size=plan.record, num_samples=crops,
+                            depth=DepthOptions(seed=seed, batch_size=1))
+    work = RecordWork(max_workers=os.cpu_count(), gpu=-1, progress=progress)
+    summary = make_image_records(out/'photos', out/'data', options, work)
     if any((out/'data/train').glob('*_M.png')): return summary
     raise ValueError(f'no records came out of {photos} photos:\n{summary}')
 

@@ -66,6 +66,7 @@ class DepthModel:
     needs_paths: bool = False      # `infer` wants `paths`, and whole pictures
     composes: bool = False         # records are made of pictures that bring their depth along
     resolution: int | None = None  # short side at which it works, pixels
+    fixed_resolution: bool = False # which cannot be changed any more
     licence: str = ''              # of its weights, if it has any
     batch_size: int = 1            # pictures that it looks at together
 

@@ -250,7 +250,7 @@ def _resize_tiles(network: nn.Module, tile: int):
 
 class ProNetwork(DepthNetwork):
     "Depth Pro: disparity, from a square."
-    kind, multiple, resolution = 'depth_pro', 64, 1536
+    kind, multiple, resolution, fixed_resolution = 'depth_pro', 64, 1536, True
 
     def __init__(
         self,

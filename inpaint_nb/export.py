@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['FLOAT', 'HALF', 'Weights', 'FAR', 'LOOKS', 'EXPORTS', 'TOLERANCE', 'IW3_OWN_NAME', 'FORMATS', 'Source', 'read_source',
-           'safetensors_bytes', 'load_safetensors', 'needed', 'Graph', 'side', 'reshape', 'piece', 'pad', 'to_blocks',
-           'to_size', 'linear', 'convolve', 'first', 'last', 'edge_of_one', 'light_block', 'in_windows',
-           'in_moved_windows', 'over_frames', 'light_tokens', 'light_network', 'light_fill', 'clip_windows',
-           'light_clip_fill', 'moved', 'nearest', 'taken', 'repeated', 'blurred', 'residual', 'attend', 'mix_times',
-           'wider', 'unet', 'background_fill', 'ExportRow', 'onnx_bytes', 'onnx_difference', 'checked_onnx',
-           'iw3_bytes', 'iw3_entry', 'check_format', 'Exported', 'export_files', 'export_model']
+           'safetensors_bytes', 'needed', 'Graph', 'side', 'reshape', 'piece', 'pad', 'to_blocks', 'to_size', 'linear',
+           'convolve', 'first', 'last', 'edge_of_one', 'light_block', 'in_windows', 'in_moved_windows', 'over_frames',
+           'light_tokens', 'light_network', 'light_fill', 'clip_windows', 'light_clip_fill', 'moved', 'nearest',
+           'taken', 'repeated', 'blurred', 'residual', 'attend', 'mix_times', 'wider', 'unet', 'background_fill',
+           'ExportRow', 'onnx_bytes', 'onnx_difference', 'checked_onnx', 'iw3_bytes', 'iw3_entry', 'check_format',
+           'Exported', 'export_files', 'export_model']
 
 # %% ../nbs/07b_export.ipynb #6e976f66
 import json
@@ -25,15 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from .light import gaussian_kernel
 from .light import Inpainter
 from inpaint_nb.models import (
-    create_model, load_model, load_weights, model_state, packed, read_checkpoint, weights_file,
-    write_whole
+    load_model, model_state, packed, read_checkpoint, weights_file, write_whole
 )
 from .records import make_folder
 
@@ -54,13 +52,9 @@ def read_source(
 ) -> Source:
     "Read a model that is to be exported."
     path = weights_file(model)
-    if path.suffix == '.safetensors':
-        network, entries = load_safetensors(path)
-        state = network.state_dict()
-    else:
-        network, entries = load_model(path)
-        state = read_checkpoint(path)['state_dict']
-        state = {key: value.contiguous() for key, value in state.items()}
+    network, entries = load_model(path)
+    state = read_checkpoint(path)['state_dict']
+    state = {key: value.contiguous() for key, value in state.items()}
     card = entries.get('card') or {}
     told = licence or entries.get('licence') or card.get('licences') or ''
     return Source(network, state, card, str(told), path, str(entries.get('updated_at') or ''))
@@ -73,22 +67,6 @@ def safetensors_bytes(
     told = {'format': 'pt', 'name': source.model.name, 'kwargs': json.dumps(source.model.kwargs),
             'licence': source.licence, 'card': json.dumps(source.card, ensure_ascii=False)}
     return save(dict(source.state), metadata=told)
-
-def load_safetensors(
-    path: str | Path,  # file of `export_model`
-) -> tuple[Inpainter, dict]:  # in eval mode; card, licence
-    "The model in such a file."
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no model {path}: check the path')
-    try:
-        with safe_open(path, 'pt') as file:
-            told, state = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
-        name, kwargs, card = told['name'], json.loads(told['kwargs']), json.loads(told['card'])
-        model = create_model(name, **kwargs)
-    except (SafetensorError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(f'{path} is no model that inpaint_export wrote, or is damaged') from error
-    load_weights(model, state, path)
-    return model.eval(), {'card': card, 'licence': told.get('licence', '')}
 
 # %% ../nbs/07b_export.ipynb #5b8092a6
 def needed(

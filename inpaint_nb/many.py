@@ -11,7 +11,7 @@ __all__ = ['Kind', 'Outcome', 'kind_of', 'count_pixels', 'Source', 'Found', 'wal
 import errno
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -28,8 +28,9 @@ from .photos import PHOTO_ENDINGS, batch_of_one, file_kind, why_no_picture
 from .records import make_folder, name_unread, own_share, run_in_order, shown
 from .clip import begin_clip, stereo_frames, write_clips
 from .clips import frame_files
+from .layouts import PACKINGS, arrange
 from .stereo import (
-    CLIP_SUFFIXES, PACKINGS, SUFFIXES, StereoModels, StereoOptions, eight_bits, output_files,
+    CLIP_SUFFIXES, SUFFIXES, StereoModels, StereoOptions, eight_bits, output_files,
     photo_views, read_pixels, save_pixels)
 
 # %% ../nbs/06c_many.ipynb #76cb8aa6
@@ -215,8 +216,10 @@ def _read(source: Source) -> Image.Image: return read_pixels(source.path)
 
 def _compute(source: Source, image: Image.Image, models: StereoModels) -> dict[Path, np.ndarray]:
     "The pixels of each file of a photo."
-    views = photo_views(source.path, batch_of_one(image), models)
-    return {path: eight_bits(PACKINGS[name].pack(views)) for name, path in source.files.items()}
+    views, rgbd = photo_views(source.path, batch_of_one(image), models)
+    layout = models.options.layout
+    return {path: eight_bits(arrange(name, views, rgbd, layout))
+            for name, path in source.files.items()}
 
 def _write(source: Source, pictures: dict[Path, np.ndarray], quality: int):
     "Write the files of a photo."
@@ -251,13 +254,14 @@ def make_clip(
     options = models.options
     clip, maps = begin_clip(source.path, source.files.values(), options)
     for path in source.files.values(): make_folder(path.parent)
+    rgbd = deque()
     frames = stereo_frames(clip, options, models.device, models.inpainter(video=True), maps,
-                           finder=models.depth)
+                           finder=models.depth, rgbd=rgbd)
     def counted():
         for views in frames:
             yield views
             count(source.pixels // max(len(clip), 1))
-    write_clips(clip, source.files, counted(), options)
+    write_clips(clip, source.files, counted(), options, rgbd)
 
 # %% ../nbs/06c_many.ipynb #e88c6f6f
 class _Bar:
@@ -325,7 +329,9 @@ def stereo_many(
     make_folder(Path(out))
     for source, error in make_all(left, StereoModels(options), progress):
         if error is None: summary.made[source.kind] += 1
-        else: summary.failed[shown(f'{source.path}')] = reason(error)
+        else:
+            name = shown(f'{source.path}')
+            summary.failed[name] = reason(error).removeprefix(f'{name}: ')
     summary.seconds = time.monotonic() - start
     return summary
 

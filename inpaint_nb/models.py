@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['MODELS', 'PRETRAINED', 'full_name', 'create_model', 'plain_names', 'model_state', 'packed', 'write_whole',
            'save_model', 'read_plain', 'plain_numbers', 'misfits', 'load_weights', 'weights_by_name', 'part_for',
-           'shapes_of', 'recognise', 'read_checkpoint', 'Pretrained', 'pretrained_file', 'weights_file', 'load_model',
-           'matching_weights', 'pretrained_cards', 'count_macs']
+           'shapes_of', 'recognise', 'read_safetensors', 'read_checkpoint', 'Pretrained', 'pretrained_file',
+           'weights_file', 'load_model', 'matching_weights', 'pretrained_cards', 'count_macs']
 
 # %% ../nbs/03_models.ipynb #773ee0d9
 import io
+import json
 import os
 import re
 import warnings
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -24,6 +26,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -105,9 +108,10 @@ def write_whole(
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        if beside.exists(): beside.unlink()
         kept = 'the old file is as it was' if path.is_file() else 'nothing was written'
         raise OSError(f'could not write {path}: {error.strerror}; {kept}') from error
+    finally:  # Ctrl-C, too
+        with suppress(OSError): beside.unlink(missing_ok=True)
 
 # %% ../nbs/03_models.ipynb #8318afeb
 def save_model(
@@ -270,13 +274,31 @@ def recognise(
     raise ValueError(f'does not say which network it holds, and fits none; {nearest[1]}')
 
 # %% ../nbs/03_models.ipynb #3ffd5bbd
+def read_safetensors(
+    path: Path,  # file to read
+    map_location: str | torch.device = 'cpu',  # where the tensors go
+) -> dict:  # the tensors as `state_dict`, and what its header says
+    "A file of safetensors as the entries of a checkpoint."
+    if not path.is_file(): raise FileNotFoundError(f'there is no model {path}: check the path')
+    try:
+        with safe_open(path, 'pt') as file:
+            told = dict(file.metadata() or {})
+            state = {key: file.get_tensor(key).to(map_location) for key in file.keys()}
+        for key in {'kwargs', 'card'} & told.keys(): told[key] = json.loads(told[key])
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f'{path} is no file of safetensors, or is damaged: '
+                         'use one that inpaint_export wrote') from error
+    return {**told, 'state_dict': state}
+
+# %% ../nbs/03_models.ipynb #779175b3
 def read_checkpoint(
     path: str | Path,  # file to read
     map_location: str | torch.device = 'cpu',  # where the tensors go
     name: str | None = None,  # of the model, for files that do not say it
 ) -> dict:  # the entries, with `name`, `kwargs` and `state_dict`
     "The entries of a checkpoint, or one line that says why there are none."
-    entries = read_plain(Path(path), map_location)
+    read = read_safetensors if Path(path).suffix.lower() == '.safetensors' else read_plain
+    entries = read(Path(path), map_location)
     named = isinstance(entries, dict) and isinstance(entries.get('name'), str)
     if not named or not isinstance(entries.get('state_dict'), dict):
         weights = weights_by_name(entries)

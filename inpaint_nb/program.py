@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['REQUIRED', 'KINDS', 'NAMES', 'Parameter', 'room_parameters', 'add_option', 'one_line', 'is_first_process', 'Parser',
-           'with_options', 'error_line', 'Incomplete', 'Heard', 'open_closed', 'heard', 'stoppable', 'finish',
-           'add_room', 'taken', 'subcommands', 'refusing', 'check_depth_model']
+           'with_options', 'error_line', 'Incomplete', 'Heard', 'open_closed', 'heard', 'stoppable', 'end_in_peace',
+           'finish', 'add_room', 'taken', 'subcommands', 'refusing', 'check_depth_model']
 
 # %% ../nbs/09a_program.ipynb #34f0394d
 import argparse
 import ast
+import atexit
 import errno
 import inspect
 import os
@@ -264,6 +265,10 @@ def stoppable():
     finally:
         for number, handler in before.items(): signal.signal(number, handler)
 
+def end_in_peace():
+    "When the process ends, Ctrl-C comes too late: libraries clean up undisturbed."
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the last one goes first
+
 @heard()
 def finish(
     work: Callable[[], None],  # what the command does
@@ -287,6 +292,8 @@ def finish(
         process = '' if is_first_process() else f"process {os.environ['RANK']}: "
         print(f'error: {process}{error_line(error)}', file=sys.stderr)
         return 1
+    finally:
+        if argv is None: end_in_peace()
     return 0
 
 # %% ../nbs/09a_program.ipynb #004ad2b3

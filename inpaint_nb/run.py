@@ -40,7 +40,7 @@ from .train import (
     AMP_FLOATS, Callback, Compute, Interrupted, PlainStep, RunState, Training, epoch_of,
     is_over, keep_memory, own_randomness, phase, rates_of, read_losses, save_file, say, set_seed,
     tick, train_epochs)
-from .video import VideoDataset
+from .sequences import VideoDataset
 from inpaint_nb.watch import (
     ROW, EvalPictures, Estimate, LossLog, ProgressBar, ProgressNote, StartLine, Summary, TensorBoard, TimeBar,
     start_is_best)

@@ -692,3 +692,11 @@ def test_a_recipe_gives_way_to_what_is_asked_for():
     (ours, plain) = (call.kwargs['config'] for call in called.call_args_list)
     assert (ours.size, ours.loss, ours.thicken, ours.arch) == (256, 'masked_l1rmse', False, 'inpaint_nb.background_v1')
     assert plain == settings.TrainConfig(video=True, loss='temporal_l1dct')
+
+def test_ctrl_c_after_the_end_shows_nothing(tmp_path):
+    "A key that is pressed while the process cleans up does not print a traceback."
+    code = ('import atexit, os, signal, time; from inpaint_nb.program import finish\n'
+            'atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.2)))\n'
+            "raise SystemExit(finish(lambda: print('done'), 'go on'))")
+    ended = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, 'done\n', '')

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from inpaint_nb.clip import is_clip, stereo_clip
-from inpaint_nb.stereo import ANAGLYPHS, anaglyph
+from inpaint_nb.layouts import ANAGLYPHS, anaglyph
 from inpaint_nb.warp import StereoViews
 from inpaint_nb.clips import list_clips, open_clip
 from inpaint_nb.video import middle_frame

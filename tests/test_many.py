@@ -43,7 +43,7 @@ def test_tree_is_mirrored(tree, tmp_path):
     assert results(tmp_path) == WHOLE
     assert summary.made == {'picture': 4, 'clip': 1} and [*summary.unread] == [f'{tree}/notes.txt']
     (name, reason), = summary.failed.items()
-    assert name == f'{tree}/bad.png' and 'bad.png: not a readable picture' in reason
+    assert name == f'{tree}/bad.png' and reason.startswith('not a readable picture')
     for name in ('a', 'deep/er/c'):
         alone, = stereo_photo(tree/f'{name}.png', tmp_path/'alone.png', 'repeat', progress=False)
         assert alone.read_bytes() == (tmp_path/f'{name}_LRF_Full_SBS.png').read_bytes()

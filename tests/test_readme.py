@@ -98,7 +98,10 @@ def test_clips(tmp_path):
     for seed, name in enumerate(('clip.mp4', 'clips/train/walk.mp4', 'clips/eval/other.mp4')):
         (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
         write_clip(tmp_path/name, seed)
+    (tmp_path/'frames').mkdir()
+    for number in range(3): save_picture(random_scene(number, size=(48, 64)).image, tmp_path/f'frames/{number}.png')
     all_work(lines_of('21_howto_videos'), tmp_path)
+    assert [path.name for path in (tmp_path/'frames_3d').iterdir()] == ['frames_LRF_Full_SBS.mp4']
     film = cv2.VideoCapture(str(tmp_path/'clip_3d.mp4'))
     assert (film.get(cv2.CAP_PROP_FRAME_COUNT), film.get(cv2.CAP_PROP_FRAME_WIDTH)) == (20, 480)
 

@@ -20,10 +20,11 @@ from inpaint_nb.clip import (
     ClipWriter, add_tracks, depth_frames, fade_windows, fill_stream, read_frames, shot_depths,
     shots, stereo_clip, stereo_file, stereo_frames
 )
+from inpaint_nb.layouts import PACKINGS, half_side_by_side, side_by_side
 from inpaint_nb.stereo import (
-    PACKINGS, StereoOptions, cpu_has_matrix_units, eight_bits, open_with, StereoModels, fill_views, half_side_by_side,
+    StereoOptions, cpu_has_matrix_units, eight_bits, open_with, StereoModels, fill_views,
     inpaint_view, make_stereo, open_views, output_files, find_depth, read_picture, save_picture,
-    side_by_side, stereo_photo, tiles_to_fill
+    stereo_photo, tiles_to_fill
 )
 from inpaint_nb.warp import StereoViews
 from inpaint_nb.clips import open_clip
@@ -271,8 +272,10 @@ def test_any_kind_of_photo(tmp_path, photo, mode):
 def test_all_formats(tmp_path, photo):
     files = stereo_photo(photo, tmp_path / 'out', format=','.join(PACKINGS), progress=False)
     sizes = {file.name: Image.open(file).size for file in files}
-    assert sizes == {'photo_LRF_Full_SBS.png': (300, 96), 'photo_LR.png': (150, 96), 'photo_redcyan.png': (150, 96),
-                     'photo_redcyan_colour.png': (150, 96), 'photo_left.png': (150, 96), 'photo_right.png': (150, 96), 'photo_mask.png': (300, 96)}
+    glasses = {f'photo_redcyan{name}.png': (150, 96) for name in ('', '_colour', '_half_colour', '_gray', '_wimmer', '_dubois_2009')}
+    assert sizes == {'photo_LRF_Full_SBS.png': (300, 96), 'photo_LR.png': (150, 96), 'photo_TBF_fulltb.png': (150, 192), 'photo_TB.png': (150, 96), 'photo_RLF_cross.png': (300, 96),
+                     'photo_180x180_LR.png': (472, 236), 'photo_RGBD.png': (300, 96), 'photo_HRGBD.png': (150, 96), **glasses,
+                     'photo_left.png': (150, 96), 'photo_right.png': (150, 96), 'photo_mask.png': (300, 96)}
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(sizes)
 
 
@@ -506,7 +509,8 @@ def test_variable_rate(tmp_path):
 def test_all_formats_of_a_clip(tmp_path, films):
     files = stereo_clip(films / 'clip.mp4', tmp_path / 'out', format=','.join(PACKINGS), progress=False)
     assert [file.name for file in files] == [f'clip{packing.ending}.mp4' for packing in PACKINGS.values()]
-    assert [open_clip(file).size[0] for file in files] == [192, 96, 96, 96, 96, 96, 192]
+    widths = dict(full_sbs=192, cross_eyed=192, rgbd=192, mask=192, vr180=300)
+    assert {name: open_clip(file).size[0] for name, file in zip(PACKINGS, files)} == {name: widths.get(name, 96) for name in PACKINGS}
     assert all(len(open_clip(file)) == 14 for file in files)
 
 
@@ -697,7 +701,7 @@ def test_depth_video_by_name_has_one_map_for_each_frame(tmp_path, films):
     for one, other in zip(*views, strict=True): assert torch.equal(one.left, other.left) and torch.equal(one.right, other.right)
     write_maps(tmp_path / 'clip_depth.mkv', maps[:13])
     with pytest.raises(ValueError, match='clip_depth.mkv holds 13 depth maps, but .*clip.mp4 has 14 frames'): stereo_clip(films / 'clip.mp4', tmp_path / 'out.mp4', checkpoint_file='repeat', **chosen)
-    from inpaint_nb.video import make_video_records
+    from making import make_video_records
     with pytest.raises(ValueError, match='clip_depth.mkv holds 13 depth maps, but .*clip.mp4 has 14 frames'): make_video_records(films / 'clip.mp4', tmp_path / 'records', 'p', seq=4, size=64, **chosen)
     assert not (tmp_path / 'out.mp4').exists() and not list((tmp_path / 'records').iterdir())
 
@@ -705,7 +709,7 @@ def test_depth_video_by_name_has_one_map_for_each_frame(tmp_path, films):
 @pytest.mark.parametrize('kind', ['npz', 'pfm'])
 def test_maps_of_other_kinds_are_on_one_scale(tmp_path, films, kind):
     "Of records too."
-    from inpaint_nb.video import make_video_records
+    from making import make_video_records
     (tmp_path / 'maps').mkdir()
     for number in range(14):
         depth = random_scene(number, size=(64, 96)).depth[0, 0].numpy() * (4 if number == 5 else 1)

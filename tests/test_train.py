@@ -21,7 +21,8 @@ from inpaint_nb.models import MODELS, create_model, load_model, save_model
 from inpaint_nb.run import begin_with, fit, scheduler_state, train_from_folder
 from inpaint_nb.settings import SCHEDULES, TrainConfig, decay_groups
 from inpaint_nb.train import Callback, Interrupted
-from inpaint_nb.video import VideoDataset, write_clip_record
+from inpaint_nb.sequences import VideoDataset
+from inpaint_nb.video import write_clip_record
 
 shared = Path(__file__).parents[2]/'shared'
 golden = shared/'reference/golden/extras_training.npz'
