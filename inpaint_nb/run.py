@@ -43,7 +43,8 @@ from .train import (
     tick, train_epochs)
 from .sequences import VideoDataset
 from inpaint_nb.watch import (
-    ROW, EvalPictures, Estimate, LossLog, ProgressBar, StartLine, Summary, TensorBoard, TimeBar,
+    ROW, EvalPictures, Estimate, LossLog, ProgressBar, ProgressNote, StartLine, Summary,
+    TensorBoard, TimeBar,
     start_is_best)
 
 # %% ../nbs/04a_run.ipynb #2aea087f
@@ -472,7 +473,8 @@ def callbacks_of(
     "What watches every run and writes its files."
     bars = [TimeBar()] if config.max_minutes else [ProgressBar(), Estimate()]
     said = [*bars, Summary()] if progress else []
-    return [StartLine(), *said, EvalPictures(), TensorBoard(), LossLog(), BestModel(), Checkpoint()]
+    files = [EvalPictures(), TensorBoard(), LossLog(), ProgressNote(), BestModel(), Checkpoint()]
+    return [StartLine(), *said, *files]
 
 # %% ../nbs/04a_run.ipynb #cc8a0862
 def begin_with(

@@ -44,7 +44,8 @@ def stereo_parameters() -> dict[str, Parameter]:
         default = outer.default.get(field, inner[field].default)
         depth[name] = Parameter(name, inner[field].kind, default, comment)
     parts = {'depth': depth, 'gpu': {'seed': depth.pop('seed'), 'gpu': settings['gpu']},
-             'layout': room_parameters('layouts', 'LayoutOptions')}
+             'layout': room_parameters('layouts', 'LayoutOptions'),
+             'encoding': room_parameters('encoding', 'EncodingOptions')}
     found = room_parameters('many', 'stereo_many')
     for name, parameter in settings.items(): found |= parts.get(name, {name: parameter})
     return found
@@ -93,15 +94,18 @@ def stereo_values(
 ) -> dict[str, Any]:  # fields of `StereoOptions`
     "The settings of a command line; 2 if one of them is wrong."
     from inpaint_nb.depth import DepthOptions, choose_device
+    from inpaint_nb.encoding import EncodingOptions
     from inpaint_nb.layouts import LayoutOptions
     from inpaint_nb.stereo import StereoOptions
     check_depth_model(parser, args.model_type, args.trust_remote_code)
     values = taken(args, room_parameters('stereo', 'StereoOptions'))
     values['format'] = chosen_formats(args)
     layout = taken(args, room_parameters('layouts', 'LayoutOptions'))
+    encoding = taken(args, room_parameters('encoding', 'EncodingOptions'))
     depth = {field: getattr(args, name) for name, (field, _) in STEREO_DEPTH.items()}
     with refusing(parser):
-        values |= dict(depth=DepthOptions(**depth), layout=LayoutOptions(**layout))
+        values |= dict(depth=DepthOptions(**depth), layout=LayoutOptions(**layout),
+                       encoding=EncodingOptions(**encoding))
         StereoOptions(**values)
         choose_device(args.gpu)
     return values
