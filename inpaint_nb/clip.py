@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SOUNDS', 'SUBTITLES', 'TEXTS', 'Part', 'part_of', 'paths_of', 'fade_windows', 'in_full_precision', 'stream_view',
-           'stream_views', 'fill_stream', 'frame_depth', 'followed', 'shot_depths', 'read_frames', 'shots',
-           'turned_frames', 'stereo_frames', 'add_track', 'first_shown', 'add_tracks', 'Timing', 'timing', 'ClipWriter',
-           'depth_frames', 'refuse_shorter', 'check_coded', 'begin_clip', 'write_clips', 'stereo_clip', 'is_clip',
-           'stereo_file']
+           'stream_reduced', 'stream_views', 'fill_stream', 'frame_depth', 'followed', 'shot_depths', 'read_frames',
+           'shots', 'turned_frames', 'stereo_frames', 'add_track', 'first_shown', 'add_tracks', 'Timing', 'timing',
+           'ClipWriter', 'depth_frames', 'refuse_shorter', 'check_coded', 'begin_clip', 'write_clips', 'stereo_clip',
+           'is_clip', 'stereo_file']
 
 # %% ../nbs/06a_clip.ipynb #f2fd2872
 import itertools
@@ -33,6 +33,7 @@ from .records import make_folder
 from .depth import (
     DEPTH_READERS, DepthModel, check_count, check_scale, depth_video_frames)
 from .frames import ClipError
+from .refine import enlarge_fill, reduce_holed
 from inpaint_nb.stereo import (
     CLIP_SUFFIXES, StereoModels, StereoOptions, bend, depth_model_of, eight_bits, fill_views,
     find_depth, half_precision, limited, only_depth, open_with, output_files, stereo_photo,
@@ -142,9 +143,28 @@ def stream_view(
         yield torch.where(weight > 0, filled.to(image), image), weight
 
 # %% ../nbs/06a_clip.ipynb #d05dd070
+def stream_reduced(
+    # 1 3 h w, 0..1, a right view, and its hole 1 1 h w, 0 or 1
+    pictures: Iterator[tuple[Tensor, Tensor]],
+    model: nn.Module,  # inpainter with `preprocess` and `stream`, in eval mode
+    max_width: int,  # of what the network sees, pixels
+) -> Iterator[tuple[Tensor, Tensor]]:  # of each frame what `inpaint_view` gives
+    "`stream_view` at a lower resolution."
+    waiting = deque()
+    def reduced():
+        for image, hole in pictures:
+            inside = model.preprocess(image, hole)[1] >= 1
+            waiting.append((image, inside))
+            yield reduce_holed(image, hole, inside, max_width)
+    for filled, made_up in stream_view(reduced(), model):
+        image, inside = waiting.popleft()
+        yield enlarge_fill(image, inside, filled, made_up >= 1), inside.float()
+
+# %% ../nbs/06a_clip.ipynb #8d5d9f27
 def stream_views(
     opened: Iterable[StereoViews],  # of `open_views`, one frame each, all of the same eyes
     model: nn.Module,  # inpainter with `stream`
+    max_width: int | None = None,  # see `inpaint_view`
 ) -> Iterator[StereoViews]:  # one frame each
     "`fill_views` for a stream of frames, with a network that remembers."
     left, right = itertools.tee(opened)
@@ -152,8 +172,10 @@ def stream_views(
         return tuple(None if picture is None else picture.flip(-1) for picture in pictures)
     def filled(eyes):
         eyes, ahead = itertools.tee(eyes)
-        first = next(ahead, (None, None))
-        return eyes if first[1] is None else stream_view(eyes, model)
+        image, mask = next(ahead, (None, None))
+        if mask is None: return eyes
+        if max_width is None or image.shape[-1] <= max_width: return stream_view(eyes, model)
+        return stream_reduced(eyes, model, max_width)
     left = map(mirror, filled(mirror((views.left, views.left_mask)) for views in left))
     right = filled((views.right, views.right_mask) for views in right)
     for (left_eye, left_mask), (right_eye, right_mask) in zip(left, right):
@@ -164,15 +186,19 @@ def fill_stream(
     model: nn.Module | None = None,  # for photos or clips; None: repeat the background
     overlap: int = 3,  # frames in which the windows of a model for clips fade
     progress: bool = False,  # show a bar for each window of a model for clips
+    max_width: int | None = None,  # see `inpaint_view`
 ) -> Iterator[StereoViews]:  # one frame each
     "`fill_views` for a stream of frames."
-    if hasattr(model, 'stream'):
-        yield from stream_views(opened, model.eval())
+    streams, length = (False, 1) if model is None else (model.streams, model.frames)
+    if streams:
+        yield from stream_views(opened, model.eval(), max_width)
         return
-    length = getattr(model, 'frames', 1)
+    if length > 1 and not 0 <= overlap <= length // 2:
+        raise ValueError(f'windows of {length} frames overlap in 0 to {length // 2} frames, '
+                         f'not {overlap}: give another --inpaint-overlap-frames')
     def work(window):
         parts = [None if part[0] is None else torch.cat(part) for part in zip(*window)]
-        filled = fill_views(StereoViews(*parts), model, progress and length > 1)
+        filled = fill_views(StereoViews(*parts), model, progress and length > 1, max_width)
         return [_frame(filled, t) for t in range(len(window))]
     for _, views in fade_windows(opened, work, length, overlap if length > 1 else 0):
         yield StereoViews(*views)
@@ -290,7 +316,8 @@ def stereo_frames(
             yield from (StereoViews(image, image, None, None) for image, _ in pairs)
             continue
         opened = (open_with(options, image, depth) for image, depth in pairs)
-        yield from fill_stream(opened, model, progress=progress)
+        yield from fill_stream(opened, model, options.inpaint_overlap_frames, progress,
+                               options.inpaint_max_width)
 
 # %% ../nbs/06a_clip.ipynb #e446676c
 SOUNDS = {  # that are copied, by kind of file; Matroska holds nearly everything

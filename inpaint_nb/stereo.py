@@ -37,6 +37,7 @@ from .layouts import PACKINGS, LayoutOptions, arrange, rgbd_views, turn
 from .light import Tiling
 from .common import write_whole
 from .models import load_model, weights_file
+from .refine import enlarge_fill, reduce_holed, refine_depth, still_borders
 from .warp import StereoViews, forward_warp, get_mapper
 
 # %% ../nbs/06_stereo.ipynb #60b1faf1
@@ -132,9 +133,15 @@ def inpaint_view(
     # see `tiles_to_fill`; default: two million pixels, with several frames eight million of all
     largest: int | None = None,
     progress: bool = False,  # show a bar
+    max_width: int | None = None,  # fill at this width at most, pixels; None: at the picture's own
 ) -> tuple[Tensor, Tensor]:  # filled b 3 h w, and how much of each pixel was made up, b 1 h w, 0..1
     "Fill the holes of a right view; where the second result is 0 not a bit changes."
     if model is None: return repeat_background(image, hole), hole
+    if max_width is not None and max_width < image.shape[-1]:
+        inside = model.preprocess(image, hole)[1] >= 1
+        small = reduce_holed(image, hole, inside, max_width)
+        filled, made_up = inpaint_view(*small, model, cell, margin, largest, progress)
+        return enlarge_fill(image, inside, filled, made_up >= 1), inside.float()
     was_training = model.training
     model.eval()
     weight, filled, tiling = model.preprocess(image, hole)[1], image.clone(), tiling_of(model)
@@ -162,11 +169,12 @@ def open_views(
     view: Literal['both', 'left', 'right'] = 'both',
     inner_dilation: int = 0,  # columns of the depth map by which holes grow into the foreground
     outer_dilation: int = 0,  # columns of the depth map by which holes grow into the background
+    base_width: int | None = None,  # columns that the map had, if it was enlarged since
 ) -> StereoViews:  # masks: what is to be filled, 0 or 1
     "Both eyes' views of a picture, their holes still open."
     warped = forward_warp(image, depth, divergence, convergence, view, fill=False)
     holes = partial(hole_to_fill, inner_dilation=inner_dilation, outer_dilation=outer_dilation,
-                    base_width=depth.shape[-1])
+                    base_width=base_width or depth.shape[-1])
     left, right = warped.left_mask, warped.right_mask
     if left is not None: left = holes(left.flip(-1)).flip(-1)
     if right is not None: right = holes(right)
@@ -178,14 +186,16 @@ def fill_views(
     # inpainter, see `inpaint_nb.models`; None: repeat the background
     model: nn.Module | None = None,
     progress: bool = False,  # show a bar
+    max_width: int | None = None,  # see `inpaint_view`
 ) -> StereoViews:  # masks: how much of each pixel was made up
     "The same views, their holes filled."
     left, left_mask, right, right_mask = views.left, views.left_mask, views.right, views.right_mask
+    fill = partial(inpaint_view, progress=progress, max_width=max_width)
     if left_mask is not None:
-        mirrored = inpaint_view(left.flip(-1), left_mask.flip(-1), model, progress=progress)
+        mirrored = fill(left.flip(-1), left_mask.flip(-1), model)
         left, left_mask = (picture.flip(-1) for picture in mirrored)
     if right_mask is not None:
-        right, right_mask = inpaint_view(right, right_mask, model, progress=progress)
+        right, right_mask = fill(right, right_mask, model)
     return StereoViews(left, right, left_mask, right_mask)
 
 # %% ../nbs/06_stereo.ipynb #4dcd2b32
@@ -323,7 +333,9 @@ def find_depth(
 # %% ../nbs/06_stereo.ipynb #2035119b
 STEREO_LIMITS = {  # field of `StereoOptions`: least and most
     'divergence': (0, 100), 'convergence': (0, 1), 'quality': (1, 100), 'crf': (0, 51),
-    'inner_dilation': (0, math.inf), 'outer_dilation': (0, math.inf)}
+    'inner_dilation': (0, math.inf), 'outer_dilation': (0, math.inf),
+    'depth_refine': (0, math.inf), 'inpaint_max_width': (64, math.inf),
+    'inpaint_overlap_frames': (0, math.inf)}
 
 def check_limits(
     name: str,  # of a field, for the message
@@ -363,13 +375,22 @@ class StereoOptions:
     convergence: float = 0.5  # depth that stays in the plane of the screen, 0 (far) to 1 (near)
     inner_dilation: int = 0  # columns of the depth map by which holes grow into the foreground
     outer_dilation: int = 0  # columns of the depth map by which holes grow into the background
+    # columns of the depth map over which its edges are blurred, to be made steep by the picture
+    # (then without --edge-dilation); 0: leave them as they are
+    depth_refine: int = 0
+    preserve_screen_border: bool = False  # no disparity at the left and right border: stretch there
+    # fill at this width at most, pixels; default: the picture's
+    inpaint_max_width: int | None = None
+    inpaint_overlap_frames: int = 3  # frames in which the windows of a network for clips overlap
     quality: int = 95  # of a JPEG, 1 to 100
     crf: int = 18  # of a clip, 0 (best, largest file) to 51
     fps: float = 30.0  # frames per second of a folder of frames; a video file has its own
     gpu: int = 0  # number of the GPU; -1, or no GPU there: CPU
 
     def __post_init__(self):
-        for name, limits in STEREO_LIMITS.items(): check_limits(name, getattr(self, name), *limits)
+        for name, limits in STEREO_LIMITS.items():
+            value = getattr(self, name)
+            if value is not None: check_limits(name, value, *limits)
         if not 0 < self.fps <= 1000:
             raise ValueError(f'fps is more than 0, at most 1000, not {self.fps}')
 
@@ -406,8 +427,11 @@ def open_with(
     depth: Tensor,  # b 1 rows columns, 0..1
 ) -> StereoViews:  # masks: what is to be filled
     "`open_views` with these options."
+    columns, apart = depth.shape[-1], options.divergence * (1 + (options.view != 'both'))
+    if options.depth_refine: depth = refine_depth(depth, image, options.depth_refine)
+    if options.preserve_screen_border: depth = still_borders(depth, apart, options.convergence)
     return open_views(image, depth, options.divergence, options.convergence, options.view,
-                      options.inner_dilation, options.outer_dilation)
+                      options.inner_dilation, options.outer_dilation, columns)
 
 # %% ../nbs/06_stereo.ipynb #b33051f0
 class StereoModels:
@@ -469,7 +493,8 @@ def photo_views(
     depth = find_depth(photo, image, options.depth_file, finder)
     rgbd = rgbd_views(image, depth)
     if only_depth(options): return None, rgbd
-    return fill_views(open_with(options, image, depth), models.inpainter(), progress), rgbd
+    opened = open_with(options, image, depth)
+    return fill_views(opened, models.inpainter(), progress, options.inpaint_max_width), rgbd
 
 # %% ../nbs/06_stereo.ipynb #664cc664
 def stereo_photo(
