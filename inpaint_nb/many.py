@@ -268,12 +268,12 @@ class _Bar:
     "Progress over everything, in pixels, with the number of files."
     def __init__(self, sources: list[Source], progress: bool):
         self.files, self.all, self.pixels = 0, len(sources), 0
-        form = '{desc} {percentage:3.0f}%|{bar}| {postfix} [{elapsed}, {remaining} left]'
-        self.bar = tqdm(total=sum(source.pixels for source in sources), desc='stereo',
-                        disable=not progress, bar_format=form, smoothing=0.02)
+        form = '{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left'
+        self.bar = tqdm(total=sum(source.pixels for source in sources), bar_format=form,
+                        disable=not progress or not sources, smoothing=0.02)
         self.say()
 
-    def say(self): self.bar.set_postfix_str(f'{self.files} of {self.all} files')
+    def say(self): self.bar.set_description_str(f'stereo, {self.files} of {self.all} files')
 
     def count(self, pixels: int):
         self.pixels += pixels
