@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS', 'MASK_STEPS', 'CLOSING', 'LEAST_HOLE', 'PLAIN', 'keyed_random',
            'draw_divergence', 'PhotoParameters', 'working_size', 'draw_parameters', 'place_photo', 'photo_holes',
-           'closing_reach', 'two_pictures', 'window_sums', 'draw_places', 'best_crop', 'RecordOptions', 'PhotoError',
-           'PhotoUnfit', 'open_photo', 'photo_depth', 'photo_crops', 'material', 'eight_bits', 'draw_widest',
-           'composed_side', 'as_composed', 'composed_crop', 'composed_crops', 'Helpers', 'read_material']
+           'closing_reach', 'two_pictures', 'window_sums', 'draw_places', 'best_crop', 'RecordOptions', 'depth_name',
+           'flat_options', 'noted_options', 'PhotoError', 'PhotoUnfit', 'open_photo', 'photo_depth', 'photo_crops',
+           'material', 'as_bytes', 'draw_widest', 'composed_side', 'as_composed', 'composed_crop', 'composed_crops',
+           'Helpers', 'read_material']
 
 # %% ../nbs/01h_crops.ipynb #4d6acdfd
 import hashlib
@@ -16,7 +17,7 @@ import math
 import random
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .depth import DepthOptions
 from .layers import LayeredPhoto, draw_layers, hole_detail, layered_record
 from .masks import dilate_edge, disocclusion_mask, mask_closing
 from .photos import batch_of_one, decode_picture, open_picture, upright_size
@@ -210,46 +212,43 @@ def best_crop(
     return int(tops[best]), int(lefts[best]), int(sums[best])
 
 # %% ../nbs/01h_crops.ipynb #e3e04fbb
+def _check_options(options):
+    "Refuse what cannot work."
+    if any(sign in '/\\:' or not sign.isprintable()
+           for sign in options.prefix) or options.prefix.startswith('.'):
+        raise ValueError(f"prefix {options.prefix!r} cannot begin a file name: use letters, "
+                         "digits, - and _")
+    if options.divergence_level not in DIVERGENCES:
+        raise ValueError(f"divergence level must be 1, 2, 3 or 4, not {options.divergence_level}")
+    if options.num_samples < 1:
+        raise ValueError(f"number of samples must be 1 or more, not {options.num_samples}")
+    if options.size < 64: raise ValueError(f"size must be 64 pixels or more, not {options.size}")
+    if not options.least_detail >= 0:
+        raise ValueError(f"least detail must be 0 or more, not {options.least_detail}")
+
+# %% ../nbs/01h_crops.ipynb #ee8c652f
 @dataclass(frozen=True)
 class RecordOptions:
     "What decides how records look."
-    prefix: str  # first part of the file names; may be empty
-    model_type: str  # name of the depth model
-    resolution: int | None = None  # of the depth model, None for its own
+    prefix: str  # first part of the records' names
+    model_type: str  # name of the depth model, for files with their folder: Files:FOLDER
     size: int = 512  # side of a record, pixels
-    num_samples: int = 2  # crops of each picture, two pictures per photo
-    divergence_level: int = 1  # 1, 2, 3 or 4
-    seed: int = 71  # of all that is drawn
-    tta: bool = False  # depth networks look at the mirrored picture as well
-    least_detail: float = 0.0  # of the ground under the holes, see `hole_detail`
+    num_samples: int = 2  # crops of each of a photo's two pictures
+    divergence_level: int = 1  # 1, 2, 3 or 4: how large the holes are
+    # leave out records with flatter or more blurred ground under their holes, grey levels a pixel
+    least_detail: float = 0.0
+    # how the depth model works; its seed decides all else that is left to chance
+    depth: DepthOptions = DepthOptions(seed=71, batch_size=1)
 
     def __post_init__(self):
-        if any(sign in '/\\:' or not sign.isprintable()
-               for sign in self.prefix) or self.prefix.startswith('.'):
-            raise ValueError(f"prefix {self.prefix!r} cannot begin a file name: use letters, "
-                             "digits, - and _")
-        if self.divergence_level not in DIVERGENCES:
-            raise ValueError(f"divergence level must be 1, 2, 3 or 4, not {self.divergence_level}")
-        if self.num_samples < 1:
-            raise ValueError(f"number of samples must be 1 or more, not {self.num_samples}")
-        if self.size < 64: raise ValueError(f"size must be 64 pixels or more, not {self.size}")
-        if self.resolution is not None and self.resolution < 1:
-            raise ValueError(f"resolution must be 1 pixel or more, not {self.resolution}")
-        if self.seed < 0: raise ValueError(f"seed must be 0 or more, not {self.seed}")
-        if not self.least_detail >= 0:
-            raise ValueError(f"least detail must be 0 or more, not {self.least_detail}")
+        _check_options(self)
         # 1 and 1.0 are one option
         object.__setattr__(self, 'least_detail', float(self.least_detail))
-
-    def noted(self) -> dict:
-        "The options as a note keeps them: as before there was a least detail, if there is none."
-        return {name: value for name, value in asdict(self).items() if name != 'least_detail'
-                or value}
 
     @property
     def label(self) -> str:
         "What the names of these records begin with."
-        return '_'.join(filter(None, (self.prefix, self.model_type)))
+        return '_'.join(filter(None, (self.prefix, depth_name(self))))
 
     def group(self, source: str) -> str:
         "What the names of all records of a source begin with."
@@ -258,6 +257,29 @@ class RecordOptions:
     def stem(self, source: str, number: int, sample: int) -> str:
         "Name of a record without `_C.png` or `_M.png`."
         return f'{self.group(source)}_{number}_{sample}'
+
+# %% ../nbs/01h_crops.ipynb #2b3a71c1
+def depth_name(
+    options: RecordOptions,
+) -> str:
+    "The depth model's name, without the folder that may follow it."
+    return options.model_type.partition(':')[0]
+
+def flat_options(
+    options: RecordOptions,
+) -> dict:  # name in a note: value
+    "All that decides how records look, one beside the other."
+    own = {name: value for name, value in vars(options).items() if name != 'depth'}
+    depth = options.depth
+    return own | {'model_type': depth_name(options), 'resolution': depth.resolution,
+                  'seed': depth.seed, 'tta': depth.tta}
+
+def noted_options(
+    options: RecordOptions,
+) -> dict:  # name in a note: value
+    "The options as a note keeps them: as before there was a least detail, if there is none."
+    return {name: value for name, value in flat_options(options).items()
+            if name != 'least_detail' or value}
 
 # %% ../nbs/01h_crops.ipynb #c59f07c9
 class PhotoError(ValueError):
@@ -339,7 +361,7 @@ def material(
     size = tuple(round(side * scale) for side in image.size)
     return np.asarray(image.resize(size, Image.Resampling.BOX) if scale < 1 else image)
 
-def eight_bits(
+def as_bytes(
     picture: np.ndarray,  # any shape, 0..1
 ) -> np.ndarray:  # as `picture`, uint8
     "A picture as it is stored."
@@ -389,7 +411,7 @@ def composed_crop(
     picture, mask = layered_record(scene, 100 * widest / side, parameters.convergence)
     top, left, area = best_crop(mask[:, margin:side - margin], size, rng, tries=4)
     window = slice(top, top + size), slice(margin + left, margin + left + size)
-    picture, mask = eight_bits(picture[window]), mask[window]
+    picture, mask = as_bytes(picture[window]), mask[window]
     plain = hole_detail(picture, mask) < max(options.least_detail, PLAIN)
     if plain or area <= LEAST_HOLE: return None
     return picture, mask, as_composed(parameters, scene, ground.shape, widest)

@@ -7,7 +7,7 @@ __all__ = ['PARTS', 'RATES', 'PAGE', 'MARGIN', 'GAP', 'LEFT', 'DIVERGENCE', 'Dem
            'choose_photos', 'copy_photos', 'make_demo_records', 'stack', 'Album', 'examples', 'Careful', 'checkpoint',
            'first_model', 'settings', 'learn', 'read_small', 'judged_views', 'as_tensors', 'short_table', 'scores',
            'new_page', 'place', 'place_row', 'place_three', 'showcase', 'job_row', 'large_holes', 'origin_of',
-           'learning_row', 'curve', 'busiest_window', 'comparison', 'story', 'claim', 'learning_seconds', 'judge',
+           'learning_row', 'curve', 'busiest_window', 'comparison', 'story', 'claim', 'learning_seconds', 'judge_model',
            'DemoResult', 'run_demo']
 
 # %% ../nbs/08_demo.ipynb #b55de981
@@ -35,18 +35,24 @@ from .benchmark import Report, fill_case, judge_fills
 from .cases import Case, layered_cases
 from .datasets import InpaintDataset, list_records, read_record
 from .photos import list_photos
+from .crops import RecordOptions
+from .depth import DepthOptions
+from .common import run_in_order
 from inpaint_nb.records import (
-    RecordSummary, encode_png, make_folder, make_image_records, run_in_order
+    RecordSummary, RecordWork, encode_png, make_folder, make_image_records
 )
 from .depth_models import create_depth_model
 from .fills import FILLERS
-from .models import create_model, load_model, write_whole
+from .common import write_whole
+from .models import create_model, load_model
 from .ours import BackgroundInpaintV1
 from .scenes import example_photo, random_scene
 from .layouts import anaglyph, side_by_side
 from .stereo import make_stereo, read_picture, save_picture
 from .run import fit
 from .settings import TrainConfig
+
+# %% ../nbs/08_demo.ipynb #b85c1cec
 from inpaint_nb.train import (
     Callback, Interrupted, PlainStep, Training, keep_memory, own_randomness, set_seed
 )
@@ -151,9 +157,10 @@ def make_demo_records(
     "Records of all pictures."
     photos = len(list_photos(out/'photos/train'))
     crops = min(max(2, math.ceil(2 * plan.pictures / photos)), 16)
-    summary = make_image_records(
-        out/'photos', out/'data', 'demo', 'Layers', size=plan.record, num_samples=crops,
-        max_workers=os.cpu_count(), gpu=-1, seed=seed, progress=progress)
+    options = RecordOptions('demo', 'Layers', size=plan.record, num_samples=crops,
+                            depth=DepthOptions(seed=seed, batch_size=1))
+    work = RecordWork(max_workers=os.cpu_count(), gpu=-1, progress=progress)
+    summary = make_image_records(out/'photos', out/'data', options, work)
     if any((out/'data/train').glob('*_M.png')): return summary
     raise ValueError(f'no records came out of {photos} photos:\n{summary}')
 
@@ -579,7 +586,7 @@ def learning_seconds(
     return max(plan.seconds - 2 * spent - 20, plan.least_learning)
 
 # %% ../nbs/08_demo.ipynb #c91290ce
-def judge(
+def judge_model(
     out: Path,  # of the demonstration; holds photos/
     plan: DemoPlan,
     seed: int,  # of the demonstration
@@ -672,7 +679,7 @@ def run_demo(
     seconds = learning_seconds(plan, time.monotonic() - start)
     model = _teach(out, plan, seed, seconds, progress)
     _tell('4/5  Judging')
-    report, cases = judge(out, plan, seed, model, progress)
+    report, cases = judge_model(out, plan, seed, model, progress)
     kind = 'scenes' if photos is None else 'photos'
     judged = f'{len(cases)} views of parts of {kind} that it never saw, with their truth'
     write_whole(out/'scores.json', json.dumps({judged: scores(report)}, indent=1).encode())

@@ -4,17 +4,15 @@
 
 # %% auto #0
 __all__ = ['FLOAT', 'HALF', 'Weights', 'FAR', 'LOOKS', 'EXPORTS', 'TOLERANCE', 'IW3_OWN_NAME', 'FORMATS', 'Source', 'read_source',
-           'safetensors_bytes', 'load_safetensors', 'needed', 'Graph', 'side', 'reshape', 'piece', 'pad', 'to_blocks',
-           'to_size', 'linear', 'convolve', 'first', 'last', 'edge_of_one', 'light_block', 'in_windows',
-           'in_moved_windows', 'over_frames', 'light_tokens', 'light_network', 'light_fill', 'clip_windows',
-           'light_clip_fill', 'moved', 'nearest', 'taken', 'repeated', 'blurred', 'residual', 'attend', 'mix_times',
-           'wider', 'unet', 'background_fill', 'ExportRow', 'onnx_bytes', 'onnx_difference', 'checked_onnx',
-           'iw3_bytes', 'iw3_entry', 'check_format', 'Exported', 'export_files', 'export_model']
+           'safetensors_bytes', 'needed', 'Graph', 'side', 'reshape', 'piece', 'pad', 'to_blocks', 'to_size', 'linear',
+           'convolve', 'first', 'last', 'edge_of_one', 'light_block', 'in_windows', 'in_moved_windows', 'over_frames',
+           'light_tokens', 'light_network', 'light_fill', 'clip_windows', 'light_clip_fill', 'moved', 'nearest',
+           'picked', 'repeated', 'blurred', 'residual', 'attend', 'mix_times', 'wider', 'unet', 'background_fill',
+           'ExportRow', 'onnx_bytes', 'onnx_difference', 'checked_onnx', 'iw3_bytes', 'iw3_entry', 'check_format',
+           'Exported', 'export_files', 'export_model']
 
 # %% ../nbs/07b_export.ipynb #6e976f66
-import json
-import math
-import re
+import json, math, re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,15 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .light import gaussian_kernel
-from .light import Inpainter
+from .common import write_whole
+from .light import Inpainter, gaussian_kernel
 from inpaint_nb.models import (
-    create_model, load_model, load_weights, model_state, packed, read_checkpoint, weights_file,
-    write_whole
+    load_model, model_state, packed, read_checkpoint, weights_file
 )
 from .records import make_folder
 
@@ -54,13 +50,9 @@ def read_source(
 ) -> Source:
     "Read a model that is to be exported."
     path = weights_file(model)
-    if path.suffix == '.safetensors':
-        network, entries = load_safetensors(path)
-        state = network.state_dict()
-    else:
-        network, entries = load_model(path)
-        state = read_checkpoint(path)['state_dict']
-        state = {key: value.contiguous() for key, value in state.items()}
+    network, entries = load_model(path)
+    state = read_checkpoint(path)['state_dict']
+    state = {key: value.contiguous() for key, value in state.items()}
     card = entries.get('card') or {}
     told = licence or entries.get('licence') or card.get('licences') or ''
     return Source(network, state, card, str(told), path, str(entries.get('updated_at') or ''))
@@ -73,22 +65,6 @@ def safetensors_bytes(
     told = {'format': 'pt', 'name': source.model.name, 'kwargs': json.dumps(source.model.kwargs),
             'licence': source.licence, 'card': json.dumps(source.card, ensure_ascii=False)}
     return save(dict(source.state), metadata=told)
-
-def load_safetensors(
-    path: str | Path,  # file of `export_model`
-) -> tuple[Inpainter, dict]:  # in eval mode; card, licence
-    "The model in such a file."
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no model {path}: check the path')
-    try:
-        with safe_open(path, 'pt') as file:
-            told, state = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}
-        name, kwargs, card = told['name'], json.loads(told['kwargs']), json.loads(told['card'])
-        model = create_model(name, **kwargs)
-    except (SafetensorError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(f'{path} is no model that inpaint_export wrote, or is damaged') from error
-    load_weights(model, state, path)
-    return model.eval(), {'card': card, 'licence': told.get('licence', '')}
 
 # %% ../nbs/07b_export.ipynb #5b8092a6
 def needed(
@@ -168,6 +144,7 @@ def to_blocks(
     if more: missing = [g.Sub([block], g.Mod(side(g, x, axis), [block])) for axis in (2, 3)]
     return pad(g, x, 'edge', (0, 0, 0, 0), (0, 0, *missing))
 
+# %% ../nbs/07b_export.ipynb #e4adc622
 def to_size(g: Graph, x: str, like: str) -> str:
     "Cut off what is beyond the sides of another picture."
     return piece(g, piece(g, x, 0, side(g, like, 2), 2), 0, side(g, like, 3), 3)
@@ -201,6 +178,7 @@ def last(g: Graph, x: str) -> str: return g.Transpose(x, perm=[0, 2, 3, 1])
 def edge_of_one(g: Graph, x: str) -> str:
     return pad(g, x, 'edge', (0, 0, 1, 1), (0, 0, 1, 1))
 
+# %% ../nbs/07b_export.ipynb #f8a59654
 def light_block(
     g: Graph,
     w: Weights,
@@ -255,6 +233,7 @@ def in_moved_windows(
     mixed = in_windows(g, weight, bias, g.Add(filled, empty), empty)
     return piece(g, piece(g, mixed, half, -half, 1), half, -half, 2)
 
+# %% ../nbs/07b_export.ipynb #e159a9a4
 def over_frames(
     g: Graph,
     weight: Tensor,  # n n
@@ -284,6 +263,7 @@ def light_tokens(
     hole = g.Greater(most, np.array([0.99], np.float32))
     return last(g, g.Where(hole, w['mask_bias'], tokens))
 
+# %% ../nbs/07b_export.ipynb #4a9fe78b
 def light_network(
     g: Graph,
     w: Weights,
@@ -333,6 +313,7 @@ def light_fill(
     drawn = to_size(g, drawn, image)
     return g.Clip(g.Add(g.Mul(image, g.Sub(1.0, soft)), g.Mul(drawn, soft)), 0.0, 1.0)
 
+# %% ../nbs/07b_export.ipynb #aaca31cc
 def clip_windows(
     g: Graph,
     frames: str,  # 1, how many there are
@@ -392,7 +373,7 @@ def nearest(
         column = (g.Min if right else g.Max)(column, beside)
     return column
 
-def taken(
+def picked(
     g: Graph,
     image: str,  # b c h w
     column: str,  # b 1 h w, float, from 1
@@ -418,11 +399,11 @@ def repeated(
     there = g.LessOrEqual(start, wide)
     left = nearest(g, g.Where(hole, 0.0, column), right=False)
     end = g.Min(nearest(g, g.Where(hole, column, FAR), right=True), beyond)
-    end = taken(g, end, start, 1)
-    colour_left = g.Where(g.Greater(left, 0.0), taken(g, image, left), 0.0)
+    end = picked(g, end, start, 1)
+    colour_left = g.Where(g.Greater(left, 0.0), picked(g, image, left), 0.0)
     def beyond_edge(skip):
         source = g.Min(g.Add(start, float(skip)), g.Sub(end, 1.0))
-        return g.Where(hole, g.Where(there, taken(g, image, source), colour_left), image)
+        return g.Where(hole, g.Where(there, picked(g, image, source), colour_left), image)
     inside = g.Cast(hole, to=FLOAT)
     background = g.Mul(g.Where(there, g.Sub(start, column), g.Sub(column, left)), inside)
     foreground = g.Mul(g.Sub(column, left), inside)
@@ -430,6 +411,7 @@ def repeated(
     fill = blurred(g, g.Mul(g.Add(plain, beyond_edge(1)), 0.5), background, inside)
     return plain, g.Where(hole, fill, image), background, foreground
 
+# %% ../nbs/07b_export.ipynb #77372619
 def blurred(
     g: Graph,
     filled: str,  # b 3 h w
@@ -466,6 +448,7 @@ def residual(
         y = g.Mul(value, g.Sigmoid(gate))
     return g.Add(x, convolve(g, y, w, f'{at}.conv2', pads=[1] * 4))
 
+# %% ../nbs/07b_export.ipynb #f8c0799f
 def attend(
     g: Graph,
     x: str,  # b c h w
@@ -504,6 +487,7 @@ def mix_times(
     heard = convolve(g, g.Concat(before, x, after, axis=1), w, f'{at}.conv', pads=[1] * 4)
     return g.Add(x, convolve(g, g.Relu(heard), w, f'{at}.out'))
 
+# %% ../nbs/07b_export.ipynb #91b4a40a
 def wider(g: Graph, x: str, **attributes: Any) -> str:
     return g.Resize(x, None, np.array([1, 1, 2, 2], np.float32), **attributes)
 
@@ -585,6 +569,7 @@ EXPORTS: dict[str, ExportRow] = {
     'inpaint_nb.background_video_v1': ExportRow(
         background_fill, f'{_OURS}; frames hear their neighbours', 'frames')}
 
+# %% ../nbs/07b_export.ipynb #56dcf431
 def onnx_bytes(
     source: Source,
     half: bool = False,  # the network in float16; what goes in and comes out stays float32
@@ -705,13 +690,7 @@ class Exported:
         if self.kept: return f'{self.path} is there already and was kept; --yes writes it again'
         return f'{self.path}  {self.path.stat().st_size / 1e6:.2f} MB'
 
-def _write(path: Path, data: bytes):
-    "Whole or not at all, even if stopped."
-    try: write_whole(path, data)
-    except BaseException:
-        path.with_name(f'.{path.name}.tmp').unlink(missing_ok=True)
-        raise
-
+# %% ../nbs/07b_export.ipynb #63515949
 def export_files(
     source: Source,
     out: Path,  # folder
@@ -745,6 +724,6 @@ def export_model(
     make_folder(Path(out))
     for path, make in jobs.items():
         kept = path.exists() and not yes
-        if not kept: _write(path, make())
+        if not kept: write_whole(path, make())
         done.append(Exported(path, kept))
     return done

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['NOTE', 'encode_png', 'parse_note', 'record_note', 'encode_record', 'write_files', 'write_record', 'mask_steps',
            'options_of', 'check_options', 'records_of', 'finished_records', 'record_label', 'check_records',
-           'digest_files', 'write_journal', 'read_journal', 'read_split', 'known_empty', 'own_share', 'share_of',
-           'digest_ends', 'content_key', 'share_keys', 'run_in_order', 'count_workers', 'one_thread_each',
-           'PhotoResult', 'RecordSummary', 'name_unread', 'shown', 'RecordMaker', 'make_folder', 'make_image_records']
+           'write_journal', 'read_journal', 'read_split', 'known_empty', 'own_share', 'share_of', 'content_key',
+           'share_keys', 'RecordWork', 'one_thread_each', 'PhotoResult', 'RecordSummary', 'left_out', 'name_unread',
+           'summary_lines', 'shown', 'RecordMaker', 'restore_line', 'plan_photo', 'Found', 'RecordFiles', 'write_found',
+           'record_key', 'make_photo', 'make_folder', 'open_depth_model', 'do_all', 'make_image_records']
 
 # %% ../nbs/02a_records.ipynb #f4f09315
 import hashlib
@@ -20,27 +21,28 @@ import tempfile
 import threading
 import time
 import zlib
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from fastcore.basics import patch
 from PIL import Image
 from tqdm.auto import tqdm
 
 from . import __version__
-from inpaint_nb.crops import (
+from .common import (
+    count_workers, digest_ends, digest_files, own_rank, run_in_order, world_size, write_quickly)
+from .crops import (
     LEAST_HOLE, MASK_STEPS, Helpers, PhotoError, PhotoParameters, PhotoUnfit, RecordOptions,
-    composed_crops,
-    draw_parameters, keyed_random, material, open_photo, photo_crops, photo_depth, place_photo,
-    read_material)
+    composed_crops, depth_name, draw_parameters, flat_options, keyed_random, material,
+    noted_options, open_photo, photo_crops, photo_depth, place_photo, read_material)
 from .depth import DepthModel, choose_device
 from .depth_models import create_depth_model
 from .photos import look_through
@@ -59,7 +61,7 @@ def encode_png(
     chunk = struct.pack('>I', len(text) - 4) + text + struct.pack('>I', zlib.crc32(text))
     return data[:33] + chunk + data[33:]
 
-# in a note
+# %% ../nbs/02a_records.ipynb #482136cf
 _KINDS = {'options': dict, 'source': str, 'depth': str, 'parameters': dict, 'kept': list,
           'frames': list, 'start': int, 'masks': int}
 _OPTION_KINDS = {'prefix': str, 'model_type': str, 'size': int, 'num_samples': int}
@@ -91,19 +93,6 @@ def record_note(
                          'records again') from None
 
 # %% ../nbs/02a_records.ipynb #ed6e75b3
-def _write_whole(path: Path, data: bytes):
-    "Write a file beside its place, then move it there."
-    beside = path.with_name(f'.{path.name}.part')
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    except FileNotFoundError:
-        if not path.exists(): raise  # otherwise another run of the same command was a moment faster
-    except OSError as error:
-        error.filename = error.filename or f'{path}'  # a full disk does not say which
-        raise
-    finally: beside.unlink(missing_ok=True)
-
 def encode_record(
     picture: np.ndarray,  # H,W,3 RGB uint8
     mask: np.ndarray,  # H,W bool
@@ -118,7 +107,7 @@ def write_files(
     files: tuple[bytes, bytes],  # of `encode_record`
 ):
     "Write the files of a record, the mask last."
-    for part, data in zip('CM', files): _write_whole(folder/f'{stem}_{part}.png', data)
+    for part, data in zip('CM', files): write_quickly(folder/f'{stem}_{part}.png', data)
 
 def write_record(
     folder: Path,  # of the records
@@ -143,7 +132,7 @@ def options_of(
 ) -> dict:  # empty if there is no such note
     "What a record was made with."
     then = note.get('options')
-    return {option.name: option.default for option in fields(now)} | then if then else {}
+    return flat_options(type(now)('', '')) | then if then else {}
 
 def check_options(
     mask_file: Path,  # of a record
@@ -157,16 +146,17 @@ def check_options(
     if mask_steps(note) != MASK_STEPS:
         raise ValueError(f"{mask_file} was made with version {mask_steps(note)} of the mask steps, "
                          f"not {MASK_STEPS}: give another prefix")
-    for name, value in asdict(now).items():
+    for name, value in flat_options(now).items():
         if name != 'num_samples' and then[name] != value:
             raise ValueError(f"{mask_file} was made with {name} {then[name]}, not {value}: give "
                              "another prefix, or the options of then")
     if depth and note.get('depth', depth) != depth:
-        files = now.model_type == 'Files'
-        other = 'another depth map' if files else f'other weights of {now.model_type}'
+        model = depth_name(now)
+        other = 'another depth map' if model == 'Files' else f'other weights of {model}'
         raise ValueError(f'{mask_file} was made with {other}: give another prefix, '
                          'or remove the records of this one')
 
+# %% ../nbs/02a_records.ipynb #267d6465
 def records_of(
     folder: Path,  # of the records
     options: RecordOptions,
@@ -215,21 +205,13 @@ def check_records(
         return check_options(folder/name, note, options, depth) if note else None
 
 # %% ../nbs/02a_records.ipynb #53bbd48f
-def digest_files(
-    files: Iterable[bytes],  # contents
-) -> str:  # eight hexadecimal digits
-    "A checksum of some files, one after the other."
-    digest = 0
-    for data in files: digest = zlib.crc32(data, digest)
-    return f'{digest:08x}'
-
 def write_journal(
     folder: Path,  # of the records
     name: str,  # what the names of the records have in common
     entry: dict,  # what is to be known about them
 ):
     "Write one line of the journal, whole or not at all."
-    _write_whole(folder/f'.{name}.json', (json.dumps(entry, sort_keys=True) + '\n').encode())
+    write_quickly(folder/f'.{name}.json', (json.dumps(entry, sort_keys=True) + '\n').encode())
 
 def read_journal(
     folder: Path,  # of the records
@@ -261,7 +243,8 @@ def known_empty(
     then = options_of(entry, options)
     if entry.get('records') != {} or not then or mask_steps(entry) != MASK_STEPS: return False
     if depth and entry.get('depth', depth) != depth: return False
-    return then == {**asdict(options), 'num_samples': max(then['num_samples'], options.num_samples)}
+    now = flat_options(options)
+    return then == now | {'num_samples': max(then['num_samples'], options.num_samples)}
 
 # %% ../nbs/02a_records.ipynb #8b4fec51
 def own_share(
@@ -272,8 +255,8 @@ def own_share(
     place, parts = map(int, found.groups()) if found else (0, 0)
     if not 1 <= place <= parts:
         raise ValueError(f"shard must be I/N with I from 1 to N, such as 2/3, not {shard}")
-    ranks = int(os.environ.get('WORLD_SIZE', 1))  # of torchrun, as RANK
-    rank = int(os.environ.get('RANK', 0)) if ranks > 1 else 0
+    ranks = world_size()
+    rank = own_rank() if ranks > 1 else 0
     return (place - 1) * ranks + rank, parts * ranks
 
 def share_of(
@@ -289,18 +272,6 @@ def _file_size(file: Path) -> int:
     "Bytes in a file; 0 if nobody can tell."
     try: return file.stat().st_size
     except OSError: return 0
-
-def digest_ends(
-    path: Path,
-    ends: int = 2 ** 20,  # bytes at its beginning and at its end that are looked at
-) -> bytes:
-    "Digest of a file's size, first and last bytes."
-    size = path.stat().st_size
-    with open(path, 'rb') as file:
-        digest = hashlib.sha256(f'{size}\n'.encode() + file.read(ends))
-        file.seek(max(size - ends, 0))
-        digest.update(file.read())
-    return digest.digest()
 
 def _likeness(file: Path) -> str:
     "`digest_ends`; empty if the file cannot be read."
@@ -323,32 +294,20 @@ def share_keys(
     return {file: (size, _likeness(file) if alike[size] > 1 else '') for file,
             size in sizes.items()}
 
-# %% ../nbs/02a_records.ipynb #34e07cb5
-def run_in_order(
-    jobs: Iterable[Callable],  # made one by one, when there is room
-    workers: int,  # threads
-    stop: threading.Event,  # set when no more results are wanted
-) -> Iterator:
-    "Results of jobs that run in threads, in the order of the jobs."
-    waiting = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for job in jobs:
-                waiting.append(pool.submit(job))
-                if len(waiting) > 2 * workers: yield waiting.popleft().result()
-            while waiting: yield waiting.popleft().result()
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+# %% ../nbs/02a_records.ipynb #8f2f5cf4
+@dataclass(frozen=True)
+class RecordWork:
+    "How to work; no record depends on it."
+    max_workers: int | None = None  # threads; default: half of the processors
+    # do only this part of the photos or clips, such as 2/3: the second of three
+    shard: str | None = None
+    eval_only: bool = False  # leave `train/` alone
+    gpu: int = 0  # for depth networks; -1, or no GPU there: CPU; `Pseudo` and `Files` need none
+    progress: bool = True  # show a progress bar
 
-# %% ../nbs/02a_records.ipynb #d9baff3c
-def count_workers(
-    max_workers: int | None = None,  # None: half of the processors
-) -> int:  # 1 or more
-    "Threads to work with."
-    if max_workers is None: return max((os.cpu_count() or 1) // 2, 1)
-    if max_workers < 1: raise ValueError(f"max workers must be 1 or more, not {max_workers}")
-    return max_workers
+    def __post_init__(self):
+        count_workers(self.max_workers)
+        own_share(self.shard)
 
 # %% ../nbs/02a_records.ipynb #24a9a924
 @contextmanager
@@ -384,31 +343,31 @@ class RecordSummary:
     rejected: int = 0  # crops with too little hole, of photos whose records were made now
     enlarged: list[str] = field(default_factory=list)  # photos whose records were made now
     empty: int = 0  # photos of which no crop has enough hole
-    # photo that no records are wanted of: reason
+    # photo that no records are wanted of, or that should have given some: reason
     skipped: dict[str, str] = field(default_factory=dict)
-    # photo that should have given records: reason
     failed: dict[str, str] = field(default_factory=dict)
-    # file among the photos that is none: reason
-    unread: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)  # file that is no photo: reason
     photos: int = 0
     seconds: float = 0.0
 
-# %% ../nbs/02a_records.ipynb #204d1a25
-@patch
-def add(self: RecordSummary, result: PhotoResult):
-    "Count one photo in."
-    self.photos += 1
-    for name in ('made', 'reused', 'rejected', 'empty'):
-        setattr(self, name, getattr(self, name) + getattr(result, name))
-    if result.enlarged: self.enlarged.append(result.name)
-    if result.skipped: self.skipped[result.name] = result.skipped
-    if result.failed: self.failed[result.name] = result.failed
+    def add(self, result: PhotoResult):
+        "Count one photo in."
+        self.photos += 1
+        for name in ('made', 'reused', 'rejected', 'empty'):
+            setattr(self, name, getattr(self, name) + getattr(result, name))
+        if result.enlarged: self.enlarged.append(result.name)
+        if result.skipped: self.skipped[result.name] = result.skipped
+        if result.failed: self.failed[result.name] = result.failed
 
-@patch
-def left_out(self: RecordSummary) -> list[str]:
+    def __str__(self) -> str: return '\n'.join(summary_lines(self) + left_out(self))
+
+# %% ../nbs/02a_records.ipynb #204d1a25
+def left_out(
+    summary: RecordSummary,
+) -> list[str]:
     "A line for each source that gave no records."
     return [f'{what} {name}: {reason}' for what in ('skipped', 'failed') for name,
-            reason in getattr(self, what).items()]
+            reason in getattr(summary, what).items()]
 
 def name_unread(
     unread: dict[str, str],  # file: reason
@@ -421,25 +380,29 @@ def name_unread(
             for (ending, reason), names in kinds.items())
     return f"{len(unread)} file{'s' * (len(unread) > 1)} not read: {'; '.join(told)}"
 
-@patch
-def __str__(self: RecordSummary) -> str:
-    "Lines for a person to read."
-    rate = (f'{self.made / self.seconds:.1f} records/s, {self.photos / self.seconds:.1f} photos/s'
-            if self.seconds else '')
-    lines = [f"records: {self.made} made, {self.reused} reused; photos: {self.photos} in "
-             f"{self.seconds:.1f} s ({rate})"]
-    if self.rejected:
+# %% ../nbs/02a_records.ipynb #e3edfe59
+def summary_lines(
+    summary: RecordSummary,
+) -> list[str]:
+    "What became of photos, for a person to read; those that gave no records are not named."
+    rate = ''
+    if summary.seconds:
+        rate = (f'{summary.made / summary.seconds:.1f} records/s, '
+                f'{summary.photos / summary.seconds:.1f} photos/s')
+    lines = [f"records: {summary.made} made, {summary.reused} reused; photos: {summary.photos} in "
+             f"{summary.seconds:.1f} s ({rate})"]
+    if summary.rejected:
         lines.append(f"crops left out in this run, with {LEAST_HOLE} hole pixels or fewer: "
-                     f"{self.rejected}")
-    if self.empty:
+                     f"{summary.rejected}")
+    if summary.empty:
         lines.append(f"photos without records, since no crop has more than {LEAST_HOLE} hole "
-                     f"pixels: {self.empty}")
-    if self.enlarged:
-        more = ', ...' if len(self.enlarged) > 5 else ''
+                     f"pixels: {summary.empty}")
+    if summary.enlarged:
+        names = ', '.join(summary.enlarged[:5]) + (', ...' if len(summary.enlarged) > 5 else '')
         lines.append("photos enlarged in this run, smaller than the 720 or 1080 pixels at which "
-                     f"holes are made: {len(self.enlarged)} ({', '.join(self.enlarged[:5])}{more})")
-    if self.unread: lines.append(name_unread(self.unread))
-    return '\n'.join(lines + self.left_out())
+                     f"holes are made: {len(summary.enlarged)} ({names})")
+    if summary.unread: lines.append(name_unread(summary.unread))
+    return lines
 
 # %% ../nbs/02a_records.ipynb #b696093c
 def shown(
@@ -452,135 +415,191 @@ def shown(
 # %% ../nbs/02a_records.ipynb #57cb9120
 class RecordMaker:
     "Makes the records of one folder of photos, in any number of threads."
-    def __init__(
-        self,
-        folder: Path,
+    def __init__(self,
+        folder: Path,  # of the records
         options: RecordOptions,
-        model: DepthModel,
-        sources: dict | None = None,
-        helpers: Helpers | None = None,
+        model: DepthModel,  # of `create_depth_model`
+        sources: dict | None = None,  # shared by the makers of train/ and eval/
+        helpers: Helpers | None = None,  # for a model that composes
     ):
         self.folder, self.options, self.model, self.helpers = folder, options, model, helpers
         self.stop = threading.Event()
-        # record number: digest and name of the photo; makers of train/ and eval/ share them
+        # record number: digest and name of the photo
         self.sources = {} if sources is None else sources
         # record numbers that live in eval/ now
         self.moved = {*read_split(folder).get('sources', ())}
         part = folder.name if folder.name in ('train', 'eval') else ''
-        self.made_with = {'options': options.noted(), 'depth_model': model.name,
-                          'licence': model.licence,
-                          'version': __version__, 'made_for': part, 'masks': MASK_STEPS}
+        self.made_with = {'options': noted_options(options), 'depth_model': model.name,
+                          'licence': model.licence, 'version': __version__, 'made_for': part,
+                          'masks': MASK_STEPS}
 
     def home(self, source: str) -> Path:
         "Where the records of a source are."
         return self.folder.parent/'eval' if source[:8] in self.moved else self.folder
 
-    def restore(self, home: Path, source: str, name: str):
-        "Write a line of the journal that was lost, from the records."
-        note = record_note(next(iter(records_of(home, self.options, source).values())))
-        masks = records_of(home, replace(self.options, num_samples=note['options']['num_samples']),
-                           source).values()
-        records = {mask.name[:-6]: digest_files((home/f'{mask.name[:-6]}_{part}.png').read_bytes()
-            for part in 'CM') for mask in masks}
-        facts = {'options': note['options'], 'version': 'unknown', 'name': name, 'source': source,
-                 'masks': mask_steps(note), 'depth': note.get('depth', ''), 'records': records}
-        write_journal(home, self.options.group(source), self.made_with | facts)
+    def go_on(self):
+        "Give up here if nobody wants the result."
+        if self.stop.is_set(): raise CancelledError
 
     def plan(self, photo: Path) -> Callable[[], PhotoResult]:
         "What is left to do for a photo."
-        name = shown(f'{photo.parent.name}/{photo.name}')
-        done = partial(partial, PhotoResult, name)
-        try: data = photo.read_bytes()
-        except OSError as error: return done(failed=f'cannot be read: {error.strerror}')
-        source = hashlib.sha256(data).hexdigest()
-        first, owner = self.sources.setdefault(source[:8], (source, name))
-        if owner != name:
-            same = 'same picture as' if first == source else 'same record number as'
-            return done(skipped=f'{same} {owner}')
-        home, depth = self.home(source), self.model.origin([photo])
-        line = read_journal(home, self.options.group(source))
-        if known_empty(line, self.options, depth): return done(empty=True)
-        reused = finished_records(home, self.options, source, depth)
-        if reused and not line: self.restore(home, source, name)
-        return partial(self.make, name, photo, data, source,
-                       depth) if reused is None else done(reused=reused)
+        return plan_photo(self, photo)
+
+    def make(self, name: str, path: Path, data: bytes, source: str, origin: str) -> PhotoResult:
+        "Make all records of one photo."
+        return make_photo(self, name, path, data, source, origin)
 
 # %% ../nbs/02a_records.ipynb #c84eb8f3
-@patch
-def go_on(self: RecordMaker):
-    "Give up here if nobody wants the result."
-    if self.stop.is_set(): raise CancelledError
+def restore_line(
+    maker: RecordMaker,
+    line: str,  # its name
+    note: dict,  # in one of the records
+    records: dict[str, str],  # name: checksum
+    facts: dict,  # what else it says
+):
+    "Write a line of the journal that was lost."
+    old = {'options': note['options'], 'version': 'unknown', 'masks': mask_steps(note),
+           'depth': note.get('depth', ''), 'records': records}
+    write_journal(maker.home(facts['source']), line, maker.made_with | old | facts)
 
-@patch
-def look(
-    self: RecordMaker,
-    image: Image.Image,
-    path: Path,
-    parameters: PhotoParameters,
-    key: tuple,
-) -> tuple[dict, dict]:
-    "The crops of one photo by its depth, and what else a note should say."
-    picture = place_photo(image, parameters)
-    self.go_on()
-    depth = photo_depth(self.model, image, path, picture, parameters)
-    self.go_on()
-    return photo_crops(picture, depth, parameters, self.options, key), {}
-
-@patch
-def compose(
-    self: RecordMaker,
-    image: Image.Image,
-    path: Path,
-    parameters: PhotoParameters,
-    key: tuple,
-) -> tuple[dict, dict]:
-    "Composed pictures with one photo behind, and what else a note should say."
-    parts = self.helpers.choose(content_key(path), *key) if self.helpers else {}
-    others = [*parts.values()]
-    found = composed_crops(material(image), others, parameters, self.options, key, self.go_on)
-    crops = {place: crop[:2] for place, crop in found.items()}
-    drawn = {place: drawn for place, (*_, drawn) in found.items()}
-    return crops, {'helpers': [digest[:8] for digest in parts], 'drawn': drawn}
+def _restore(maker: RecordMaker, source: str, name: str):
+    "Write the line of a photo again, from its records."
+    home, options = maker.home(source), maker.options
+    note = record_note(next(iter(records_of(home, options, source).values())))
+    then = replace(options, num_samples=note['options']['num_samples'])
+    stems = [mask.name[:-6] for mask in records_of(home, then, source).values()]
+    records = {stem: digest_files((home/f'{stem}_{part}.png').read_bytes() for part in 'CM')
+               for stem in stems}
+    restore_line(maker, options.group(source), note, records, {'name': name, 'source': source})
 
 # %% ../nbs/02a_records.ipynb #8e94f9cd
-@patch
-def make(
-    self: RecordMaker,
-    name: str,
+def plan_photo(
+    maker: RecordMaker,
+    photo: Path,
+) -> Callable[[], PhotoResult]:
+    "What is left to do for a photo."
+    name = shown(f'{photo.parent.name}/{photo.name}')
+    done = partial(partial, PhotoResult, name)
+    try: data = photo.read_bytes()
+    except OSError as error: return done(failed=f'cannot be read: {error.strerror}')
+    source = hashlib.sha256(data).hexdigest()
+    first, owner = maker.sources.setdefault(source[:8], (source, name))
+    if owner != name:
+        same = 'same picture as' if first == source else 'same record number as'
+        return done(skipped=f'{same} {owner}')
+    home, depth = maker.home(source), maker.model.origin([photo])
+    line = read_journal(home, maker.options.group(source))
+    if known_empty(line, maker.options, depth): return done(empty=True)
+    reused = finished_records(home, maker.options, source, depth)
+    if reused is None: return partial(maker.make, name, photo, data, source, depth)
+    if reused and not line: _restore(maker, source, name)
+    return done(reused=reused)
+
+# %% ../nbs/02a_records.ipynb #a46bd1a5
+class Found(NamedTuple):
+    "The crops of one source."
+    crops: dict[tuple[int, int], tuple]  # (number, sample): pixels and mask
+    drawn: dict[tuple[int, int], PhotoParameters]  # (number, sample): what was drawn for it
+    facts: dict = {}  # what else a note should say
+
+def _look(
+    maker: RecordMaker,
+    image: Image.Image,
     path: Path,
-    data: bytes,
-    source: str,
-    origin: str,
+    parameters: PhotoParameters,
+    key: tuple,
+) -> Found:
+    "The crops of one photo by its depth."
+    picture = place_photo(image, parameters)
+    maker.go_on()
+    depth = photo_depth(maker.model, image, path, picture, parameters)
+    maker.go_on()
+    crops = photo_crops(picture, depth, parameters, maker.options, key)
+    return Found(crops, dict.fromkeys(crops, parameters))
+
+def _compose(
+    maker: RecordMaker,
+    image: Image.Image,
+    path: Path,
+    parameters: PhotoParameters,
+    key: tuple,
+) -> Found:
+    "Composed pictures with one photo behind."
+    parts = maker.helpers.choose(content_key(path), *key) if maker.helpers else {}
+    found = composed_crops(material(image), [*parts.values()], parameters, maker.options, key,
+                           maker.go_on)
+    crops = {place: (picture, mask) for place, (picture, mask, _) in found.items()}
+    drawn = {place: drawn for place, (_, _, drawn) in found.items()}
+    return Found(crops, drawn, {'helpers': [digest[:8] for digest in parts]})
+
+# %% ../nbs/02a_records.ipynb #49b0f9a2
+class RecordFiles(NamedTuple):
+    "How the records of one source are named and written."
+    line: str  # name of its line in the journal
+    stem: Callable[[int, int], str]  # name of a record, by number and sample
+    encode: Callable  # pixels, mask and note to the contents of files
+    write: Callable  # them into a folder, under a name
+    each: Callable = iter  # of them, one file after the other
+
+def write_found(
+    maker: RecordMaker,
+    found: Found,
+    files: RecordFiles,
+    facts: dict,  # what both journal and note say: source, depth, and of clips more
+    name: str,  # of the source, for people
+):
+    "Write all records of one source, and before them a line of the journal."
+    home = maker.home(facts['source'])
+    note = {'options': noted_options(maker.options), 'masks': MASK_STEPS,
+            'kept': sorted(found.crops)} | facts | found.facts
+    encoded = {}
+    for place, crop in found.crops.items():
+        maker.go_on()
+        drawn = {'parameters': asdict(found.drawn[place])}
+        encoded[files.stem(*place)] = files.encode(*crop, note | drawn)
+    records = {stem: digest_files(files.each(record)) for stem, record in encoded.items()}
+    write_journal(home, files.line, maker.made_with | facts | {'name': name, 'records': records})
+    for stem, record in encoded.items():
+        maker.go_on()
+        files.write(home, stem, record)
+
+# %% ../nbs/02a_records.ipynb #c1aae392
+def record_key(
+    options: RecordOptions,
+    source: str,  # digest of its content
+    *more,  # what else makes a difference
+) -> tuple:
+    "What all randomness of one source comes from."
+    return (options.depth.seed, source, depth_name(options), options.depth.resolution,
+            options.size, options.divergence_level, *more)
+
+def make_photo(
+    maker: RecordMaker,
+    name: str,  # for people
+    path: Path,  # of the photo
+    data: bytes,  # its content
+    source: str,  # digest of its content
+    origin: str,  # of its depth
 ) -> PhotoResult:
     "Make all records of one photo."
-    options = self.options
-    key = (options.seed, source, options.model_type, options.resolution, options.size,
-           options.divergence_level)
+    options = maker.options
+    key = record_key(options, source)
     draw = partial(draw_parameters, keyed_random('photo', *key), level=options.divergence_level,
-                   is_metric=self.model.is_metric,
-                   resolution=options.resolution, least=options.size)
-    self.go_on()
+                   is_metric=maker.model.is_metric, resolution=options.depth.resolution,
+                   least=options.size)
+    maker.go_on()
     try:
         image, parameters, enlarged = open_photo(data, draw, name)
-        crops, facts = (self.compose if self.model.composes
-                        else self.look)(image, path, parameters, key)
+        cut = _compose if maker.model.composes else _look
+        found = cut(maker, image, path, parameters, key)
     except PhotoUnfit as error: return PhotoResult(name, skipped=str(error))
     except PhotoError as error: return PhotoResult(name, failed=str(error))
-    drawn = facts.pop('drawn', {})
-    note = {'options': options.noted(), 'source': source, 'depth': origin,
-            'masks': MASK_STEPS} | facts
-    note['kept'] = sorted(crops)
-    note_of = lambda place: note | {'parameters': asdict(drawn.get(place, parameters))}
-    encode = lambda place: self.go_on() or encode_record(*crops[place], note_of(place))
-    files = {options.stem(source, *place): encode(place) for place in crops}
-    write_journal(self.home(source), options.group(source), self.made_with
-                  | {'name': name, 'source': source, 'depth': origin,
-                     'records': {stem: digest_files(pair) for stem, pair in files.items()}})
-    for stem, pair in files.items():
-        self.go_on()
-        write_files(self.home(source), stem, pair)
-    return PhotoResult(name, len(crops), rejected=2 * options.num_samples - len(crops),
-                       enlarged=enlarged, empty=not crops)
+    files = RecordFiles(options.group(source), partial(options.stem, source), encode_record,
+                        write_files)
+    write_found(maker, found, files, {'source': source, 'depth': origin}, name)
+    made = len(found.crops)
+    return PhotoResult(name, made, rejected=2 * options.num_samples - made, enlarged=enlarged,
+                       empty=not made)
 
 # %% ../nbs/02a_records.ipynb #f2ea3678
 def _photo_folders(
@@ -620,67 +639,63 @@ def make_folder(
         raise OSError(why) from None
 
 # %% ../nbs/02a_records.ipynb #a3b43bf0
+def open_depth_model(
+    options: RecordOptions,
+    work: RecordWork,
+) -> DepthModel:
+    "The depth model that records are to be made with."
+    wanted = replace(options.depth, device=choose_device(work.gpu))
+    return create_depth_model(options.model_type, options=wanted)
+
+def do_all(
+    maker: RecordMaker,  # whose `stop` ends the work
+    jobs: Iterable[Callable],  # each gives a result
+    summary: RecordSummary,  # counts them
+    work: RecordWork,
+    bar: tqdm,
+    advance: Callable,  # moves the bar on, by a result
+    finish_bar: Callable = lambda: None,  # called when all is done
+):
+    "Do jobs in several threads, and count their results in their order."
+    results = run_in_order(jobs, count_workers(work.max_workers), maker.stop)
+    with closing(results), bar:
+        for result in results:
+            summary.add(result)
+            bar.set_postfix({'records in all': summary.made + summary.reused}, refresh=False)
+            advance(result)
+        finish_bar()
+
+# %% ../nbs/02a_records.ipynb #1b4bc85e
+def _own_photos(photos: dict[str, list[Path]], share: tuple[int, int]) -> dict[str, list[Path]]:
+    "Those photos that are in one share."
+    if share[1] == 1: return photos
+    ours = {*share_of(share_keys([file for files in photos.values() for file in files]), share)}
+    return {part: [file for file in files if file in ours] for part, files in photos.items()}
+
 def make_image_records(
     dataset_dir: str | Path,  # photos, in `train/` and `eval/`
     data_dir: str | Path,  # where records go, into `train/` and `eval/`
-    prefix: str,  # first part of the records' names
-    model_type: str,  # name of the depth model, for files with their folder: Files:FOLDER
-    # short side at which depth is worked out, pixels; default: the depth model's own
-    resolution: int | None = None,
-    size: int = 512,  # side of a record, pixels
-    num_samples: int = 2,  # crops of each of a photo's two pictures
-    divergence_level: int = 1,  # 1, 2, 3 or 4: how large the holes are
-    eval_only: bool = False,  # leave `train/` alone
-    max_workers: int | None = None,  # threads; default: half of the processors
-    # photos that a depth network on a GPU looks at together; with more than one, the last bit of
-    # depth depends on what came together
-    depth_batch_size: int = 1,
-    # let the depth network look at the mirrored picture as well: twice the time, fewer slips
-    tta: bool = False,
-    # folder or file with the weights of the depth network; default: download, or what was
-    # downloaded before
-    depth_weights: str | Path | None = None,
-    # allow to download and run the program of a depth network that needs its own
-    trust_remote_code: bool = False,
-    gpu: int = 0,  # for depth networks; -1, or no GPU there: CPU; `Pseudo` and `Files` need none
-    seed: int = 71,  # decides all that is left to chance: the same seed makes the same records
-    # do only this part of the photos or clips, such as 2/3: the second of three
-    shard: str | None = None,
-    # leave out records with flatter or more blurred ground under their holes, grey levels a pixel
-    least_detail: float = 0.0,
-    progress: bool = True,  # show a progress bar
+    options: RecordOptions,  # how they look
+    work: RecordWork = RecordWork(),  # how to work
 ) -> RecordSummary:
     "Make training records from a folder of photos; what is there already is kept."
-    start = time.monotonic()
-    workers, share = count_workers(max_workers), own_share(shard)
-    options = RecordOptions(prefix, model_type.partition(':')[0], resolution, size, num_samples,
-                            divergence_level, seed, tta, least_detail)
-    photos, unread = _photo_folders(Path(dataset_dir), eval_only)
+    start, share = time.monotonic(), own_share(work.shard)
+    photos, unread = _photo_folders(Path(dataset_dir), work.eval_only)
     if Path(data_dir).resolve() == Path(dataset_dir).resolve():
         raise ValueError(f"{data_dir} holds the photos: give another folder for the records")
-    model = create_depth_model(model_type, resolution, seed, weights=depth_weights,
-                               trust_remote_code=trust_remote_code, batch_size=depth_batch_size,
-                               device=choose_device(gpu), tta=tta)
+    model = open_depth_model(options, work)
     folders = {part: make_folder(Path(data_dir)/part) for part in photos}
     for folder in folders.values(): check_records(folder, options, model.origin())
     summary, sources = RecordSummary(unread={} if share[0] else unread), {}
-    ring = lambda files: Helpers({file: content_key(file) for file in files}, read_material)
-    helpers = {part: ring(files) if model.composes else None for part, files in photos.items()}
-    if share[1] > 1:
-        ours = {*share_of(share_keys([file for files in photos.values() for file in files]), share)}
-        photos = {part: [file for file in files if file in ours] for part, files in photos.items()}
-    makers = {part: RecordMaker(folder, options, model, sources, helpers[part]) for part,
-              folder in folders.items()}
+    makers = {}
+    for part, files in photos.items():
+        others = {file: content_key(file) for file in files} if model.composes else {}
+        helpers = Helpers(others, read_material) if model.composes else None
+        makers[part] = RecordMaker(folders[part], options, model, sources, helpers)
     with one_thread_each():
-        for part, files in photos.items():
-            maker = makers[part]
-            results = run_in_order(map(maker.plan, files), workers, maker.stop)
-            with closing(results), tqdm(total=len(files), desc=part, unit=' photos',
-                                        disable=not progress) as bar:
-                for result in results:
-                    summary.add(result)
-                    bar.set_postfix({'records in all': summary.made + summary.reused},
-                                    refresh=False)
-                    bar.update()
+        for part, files in _own_photos(photos, share).items():
+            bar = tqdm(total=len(files), desc=part, unit=' photos', disable=not work.progress)
+            do_all(makers[part], map(makers[part].plan, files), summary, work, bar,
+                   lambda _: bar.update())
     summary.seconds = time.monotonic() - start
     return summary

@@ -60,7 +60,8 @@ class HowToMove:
     # radam_schedulefree
     optimizer: str = 'adamw'
     # how the rates change: step, cosine, cosine_wd (weight decay rises while the learning rate
-    # falls) or cosine_fixed_wd (their product stays)
+    # falls) or cosine_fixed_wd (their product stays); not asked with --max-minutes or by an
+    # optimizer without a schedule
     scheduler: str = 'cosine_wd'
     learning_rate: float = 1e-4  # learning rate at the start of a cycle
     learning_rate_cosine_min: float = 1e-8  # learning rate towards which a cycle falls

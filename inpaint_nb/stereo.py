@@ -36,7 +36,8 @@ from .encoding import EncodingOptions
 from .fills import hole_to_fill, repeat_background
 from .layouts import PACKINGS, LayoutOptions, arrange, rgbd_views, turn
 from .light import Tiling
-from .models import load_model, weights_file, write_whole
+from .common import write_whole
+from .models import load_model, weights_file
 from .warp import StereoViews, forward_warp, get_mapper
 
 # %% ../nbs/06_stereo.ipynb #60b1faf1

@@ -16,13 +16,14 @@ from inpaint_nb.datasets import (
 )
 from inpaint_nb.photos import open_picture, read_photo, upright_size
 from inpaint_nb.records import (
-    content_key, make_image_records, own_share, record_note, write_record
+    content_key, own_share, record_note, write_record
 )
 from inpaint_nb.depth import DepthModel
 from inpaint_nb.masks import mask_closing
 from inpaint_nb.scenes import random_scene
 from inpaint_nb.warp import forward_warp
 from stopping import count_changes, run_and_stop
+from making import make_image_records
 
 GOLDEN = Path(__file__).parents[2]/'shared/reference/golden'
 STEREO = Path(__file__).parents[2]/'shared/data/stereo'
@@ -230,8 +231,9 @@ def test_nothing_made(tmp_path):
 
 def program(photos, folder):
     return f"""
-from inpaint_nb.records import make_image_records
-make_image_records({str(photos)!r}, {str(folder)!r}, 'test', 'Pseudo', divergence_level=3, max_workers=2, progress=False)
+from inpaint_nb.crops import RecordOptions
+from inpaint_nb.records import RecordWork, make_image_records
+make_image_records({str(photos)!r}, {str(folder)!r}, RecordOptions('test', 'Pseudo', divergence_level=3), RecordWork(max_workers=2, progress=False))
 """
 
 

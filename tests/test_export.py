@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from inpaint_nb import export
-from inpaint_nb.export import (EXPORTS, TOLERANCE, checked_onnx, export_model, iw3_entry, load_safetensors,
+from inpaint_nb.export import (EXPORTS, TOLERANCE, checked_onnx, export_model, iw3_entry,
                                onnx_bytes, onnx_difference, read_source)
 from inpaint_nb.models import PRETRAINED, create_model, load_model, read_checkpoint, save_model
 
@@ -81,7 +81,7 @@ def test_shipped_weights(tmp_path, name):
     files = {one.path.name.partition('.')[2]: one.path for one in export_model(f'pretrained:{name}', tmp_path, name='a')}
     assert set(files) == {'safetensors', 'onnx', 'half.onnx'}
     assert files['onnx'].stat().st_size < 12e6 and files['half.onnx'].stat().st_size < 6e6
-    again, told = load_safetensors(files['safetensors'])
+    again, told = load_model(files['safetensors'])
     model, entries = load_model(f'pretrained:{name}')
     assert again.name == model.name and told['card'] == entries['card'] and 'Apache-2.0' in told['licence']
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
@@ -131,7 +131,7 @@ def test_kept_and_whole(small, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt): export_model(path, out, 'safetensors', yes=True)
     assert [one.name for one in out.iterdir()] == ['background_v1.safetensors'] and one.path.read_bytes() == b'mine'
     assert not export_model(path, out, 'safetensors', yes=True)[0].kept
-    assert load_safetensors(one.path)[0].name == 'inpaint_nb.background_v1'
+    assert load_model(one.path)[0].name == 'inpaint_nb.background_v1'
 
 
 def test_refused(small, tmp_path, monkeypatch):

@@ -16,9 +16,11 @@ import torch
 from inpaint_nb.fills import repeat_background
 from inpaint_nb.light import gaussian_kernel
 from inpaint_nb.light_video import GATES, LightVideoInpaintV1, frame_windows, narrowed
+from inpaint_nb.common import write_whole
 from inpaint_nb.models import (
     MODELS, PRETRAINED, count_macs, create_model, load_model, matching_weights, pretrained_cards,
-    pretrained_file, read_checkpoint, save_model, write_whole)
+    pretrained_file, read_checkpoint, save_model
+)
 
 REFERENCE = Path(__file__).parents[2] / 'shared' / 'reference'
 GOLDEN = REFERENCE / 'golden' / 'model_light_inpaint_v1.npz'
@@ -741,3 +743,45 @@ def test_older_formats(tmp_path, entries):
 def save_and_name(folder, name):
     save_model(create_model(name), folder / 'whole.pth')
     return folder / 'whole.pth'
+
+
+@pytest.mark.parametrize('step', ['os.fsync', 'os.replace'])
+@pytest.mark.parametrize('stop', [KeyboardInterrupt, MemoryError])
+def test_interrupted_while_writing(tmp_path, monkeypatch, step, stop):
+    "Nothing is left beside the old file."
+    write_whole(tmp_path/'a.pth', b'old')
+    def stopped(*args): raise stop
+    monkeypatch.setattr(step, stopped)
+    with pytest.raises(stop): write_whole(tmp_path/'a.pth', b'new')
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [('a.pth', b'old')]
+
+
+def test_from_safetensors(tmp_path):
+    "As it was exported, and weights of others without a word about them."
+    from safetensors.torch import save_file
+    torch.manual_seed(0)
+    model = create_model('light_video_inpaint_v1', base_dim=16)
+    told = {'name': model.name, 'kwargs': '{"base_dim": 16, "lv2_mlp_ratio": 1}', 'card': '{"title": "mine"}', 'licence': 'CC0-1.0'}
+    save_file(dict(model.state_dict()), tmp_path/'told.safetensors', told)
+    save_file({f'model.{key}': value for key, value in model.state_dict().items()}, tmp_path/'bare.SAFETENSORS')
+    for name, entries in (('told.safetensors', {'card': {'title': 'mine'}, 'licence': 'CC0-1.0'}), ('bare.SAFETENSORS', {})):
+        again, rest = load_model(tmp_path/name)
+        assert again.kwargs['base_dim'] == 16 and not again.training and entries.items() <= rest.items()
+        for key, value in model.state_dict().items(): assert torch.equal(again.state_dict()[key], value)
+    with pytest.raises(ValueError, match='holds the model inpaint.light_video_inpaint_v1, not inpaint.light_inpaint_v1'):
+        load_model(tmp_path/'told.safetensors', name='light_inpaint_v1')
+
+
+def test_bad_safetensors(tmp_path):
+    from safetensors.torch import save
+    good = save({'a': torch.zeros(3)}, {'name': 'inpaint.light_inpaint_v1', 'kwargs': '{}'})
+    cases = {'short': (good[:-3], 'is no file of safetensors, or is damaged'), 'empty': (b'', 'is no file of safetensors'),
+             'text': (b'no weights at all', 'is no file of safetensors'), 'other': (good, 'does not fit inpaint.light_inpaint_v1'),
+             'words': (save({'a': torch.zeros(3)}, {'name': 'x', 'kwargs': 'no json'}), 'is no file of safetensors'),
+             'list': (save({'a': torch.zeros(3)}, {'name': 'x', 'kwargs': '[1]'}), 'does not say the options'),
+             'unknown': (save({'a': torch.zeros(3)}), 'no network here has weights of these names')}
+    for name, (data, words) in cases.items():
+        (tmp_path/f'{name}.safetensors').write_bytes(data)
+        with pytest.raises(ValueError, match=words) as caught: load_model(tmp_path/f'{name}.safetensors')
+        assert '\n' not in f'{caught.value}' and f'{name}.safetensors' in f'{caught.value}'
+    with pytest.raises(FileNotFoundError, match='check the path'): load_model(tmp_path/'missing.safetensors')

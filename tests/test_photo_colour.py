@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 from inpaint_nb import photos
 from inpaint_nb.photos import decode_picture, file_kind, look_through, open_picture, read_photo
-from inpaint_nb.records import make_image_records
+from making import make_image_records
 from inpaint_nb.stereo import read_picture
 from inpaint_nb.clips import open_clip
 

@@ -12,16 +12,17 @@ import torch
 from commands import ENV, run
 from PIL import Image
 
-from inpaint_nb import crops, datasets, keeping, records, video
+from inpaint_nb import crops, datasets, keeping, operations, records, video
 from inpaint_nb.depth import DepthModel, write_depth
 from inpaint_nb.datasets import InpaintDataset, list_records
-from inpaint_nb.records import encode_png, make_image_records
-from inpaint_nb.keeping import (
-    RecordFolder, clean_records, data_folders, data_status, job_lines, pack_records, png_chunks,
-    run_jobs, split_records, undo_split, verify_records
+from inpaint_nb.records import encode_png
+from inpaint_nb.keeping import RecordFolder, data_folders, data_status, png_chunks, verify_records
+from inpaint_nb.operations import (
+    clean_records, job_lines, pack_records, run_jobs, split_records, undo_split
 )
 from inpaint_nb.scenes import random_clip, random_scene
-from inpaint_nb.video import VideoDataset, list_clip_records, make_video_records
+from inpaint_nb.sequences import VideoDataset, list_clip_records
+from making import make_image_records, make_video_records, options_of
 
 
 def save_scene(path: Path, image: torch.Tensor):
@@ -154,11 +155,12 @@ def test_other_depth_maps_are_refused(photos, clips, tmp_path, video):
 def test_records_of_an_older_version_go_on(photos, tmp_path, monkeypatch):
     "One that knew neither `tta` nor where depth came from."
     with monkeypatch.context() as then:
-        then.setattr(crops, 'asdict', lambda what: {name: value for name, value in asdict(what).items() if name != 'tta'})
+        flat = crops.flat_options
+        then.setattr(crops, 'flat_options', lambda options: {name: value for name, value in flat(options).items() if name != 'tta'})
         then.setattr(DepthModel, 'origin', lambda *_: '')
         made = make(photos, tmp_path).made
     assert made and make(photos, tmp_path).reused == made and not faults(tmp_path)
-    with pytest.raises(ValueError, match='made with tta False, not True'): records.check_records(tmp_path/'train', crops.RecordOptions('one', 'Pseudo', size=128, divergence_level=3, tta=True))
+    with pytest.raises(ValueError, match='made with tta False, not True'): records.check_records(tmp_path/'train', options_of(crops.RecordOptions, 'one', 'Pseudo', size=128, divergence_level=3, tta=True))
 
 
 def test_looking_twice(photos, two_networks, tmp_path):
@@ -468,7 +470,7 @@ def test_verify_says_so_with_its_status(images, tmp_path):
 
 def test_verify_holds_little_of_each_record(tmp_path, monkeypatch):
     "A note takes 3 KB of memory; what is compared later takes a tenth."
-    options = asdict(crops.RecordOptions('one', 'Pseudo'))
+    options = crops.flat_options(crops.RecordOptions('one', 'Pseudo'))
     for number in range(500):
         source = f'{number:08x}'
         for sample in (0, 1):
@@ -488,20 +490,20 @@ def test_verify_holds_little_of_each_record(tmp_path, monkeypatch):
     assert found.records == 1000 and most / 1000 < 2000, most / 1000
 
 
-def interrupt(monkeypatch, name, after):
+def interrupt(monkeypatch, room, name, after):
     "Ctrl-C when a function is called for the time after `after`."
-    function, calls = getattr(keeping, name), []
+    function, calls = getattr(room, name), []
     def call(*arguments):
         calls.append(1)
         if len(calls) > after: raise KeyboardInterrupt
         return function(*arguments)
-    monkeypatch.setattr(keeping, name, call)
+    monkeypatch.setattr(room, name, call)
 
 
 def test_interrupted_verify_says_what_it_saw(images, tmp_path, monkeypatch):
     shutil.copytree(images, tmp_path/'data')
     for part, kind in (('eval', 'C'), ('train', 'M')): (tmp_path/f'data/{part}'/f"{list_records(tmp_path/'data'/part)[0]}_{kind}.png").write_bytes(b'?')
-    interrupt(monkeypatch, 'check_image_record', len(list_records(tmp_path/'data/eval')) + 10)
+    interrupt(monkeypatch, keeping, 'check_image_record', len(list_records(tmp_path/'data/eval')) + 10)
     with pytest.raises(KeyboardInterrupt) as stop: verify_records(tmp_path/'data', progress=False, max_workers=1)
     assert 'will begin anew' in str(stop.value) and str(stop.value).count('is no PNG file') == 2 and '2 to be deleted' in str(stop.value)
 
@@ -510,15 +512,27 @@ def test_interrupted_pack_leaves_the_old_one(images, tmp_path, monkeypatch):
     shutil.copytree(images/'train', tmp_path/'train')
     pack_records(tmp_path, progress=False)
     before = contents(tmp_path)
-    interrupt(monkeypatch, 'read_record', 5)
+    interrupt(monkeypatch, operations, 'read_record', 5)
     with pytest.raises(KeyboardInterrupt, match='as it was before'): pack_records(tmp_path, progress=False)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs a device that is always full')
+def test_a_full_disk_leaves_no_part_of_a_pack(images, tmp_path, monkeypatch):
+    def full(path, mode):
+        Path(path).touch()
+        return open('/dev/full', mode)
+    shutil.copytree(images/'train', tmp_path/'train')
+    before = contents(tmp_path)
+    monkeypatch.setattr(operations, 'open', full, raising=False)
+    with pytest.raises(OSError, match='No space left'): pack_records(tmp_path, progress=False)
     assert contents(tmp_path) == before
 
 
 def test_all_that_may_take_long_shows_how_far_it_is(images, tmp_path, monkeypatch, capsys):
     shutil.copytree(images/'train', tmp_path/'train')
     bars, tqdm = [], keeping.tqdm
-    monkeypatch.setattr(keeping, 'tqdm', lambda *things, **settings: bars.append(settings['desc']) or tqdm(*things, **settings))
+    for room in (keeping, operations): monkeypatch.setattr(room, 'tqdm', lambda *things, **settings: bars.append(settings['desc']) or tqdm(*things, **settings))
     data_status(tmp_path)
     assert bars == ['journal of train'] and not capsys.readouterr().err  # it was quick
     pack_records(tmp_path); verify_records(tmp_path); clean_records(tmp_path, 'one')
@@ -1119,10 +1133,11 @@ def test_clean_takes_what_a_dead_run_left(films, tmp_path):
 
 
 def test_records_of_other_mask_steps_are_not_mixed(photos, clips, tmp_path, monkeypatch):
-    "A record without a version is of the first."
+    "Nor is a folder gone on with by another version."
+    now, refusal = records.MASK_STEPS, 'version {} of the mask steps, not {}: give another prefix'
     with monkeypatch.context() as then:
-        then.setattr(records, 'MASK_STEPS', 2), then.setattr(video, 'MASK_STEPS', 2)
+        then.setattr(records, 'MASK_STEPS', now + 1)
         made = make(photos, tmp_path/'later').made, film(clips, tmp_path/'later films').made
         assert (make(photos, tmp_path/'later').reused, film(clips, tmp_path/'later films').reused) == made
-    with pytest.raises(ValueError, match='version 2 of the mask steps, not 1: give another prefix'): make(photos, tmp_path/'later')
-    with pytest.raises(ValueError, match='version 2 of the mask steps, not 1: give another prefix'): film(clips, tmp_path/'later films')
+    with pytest.raises(ValueError, match=refusal.format(now + 1, now)): make(photos, tmp_path/'later')
+    with pytest.raises(ValueError, match=refusal.format(now + 1, now)): film(clips, tmp_path/'later films')

@@ -701,7 +701,7 @@ def test_depth_video_by_name_has_one_map_for_each_frame(tmp_path, films):
     for one, other in zip(*views, strict=True): assert torch.equal(one.left, other.left) and torch.equal(one.right, other.right)
     write_maps(tmp_path / 'clip_depth.mkv', maps[:13])
     with pytest.raises(ValueError, match='clip_depth.mkv holds 13 depth maps, but .*clip.mp4 has 14 frames'): stereo_clip(films / 'clip.mp4', tmp_path / 'out.mp4', checkpoint_file='repeat', **chosen)
-    from inpaint_nb.video import make_video_records
+    from making import make_video_records
     with pytest.raises(ValueError, match='clip_depth.mkv holds 13 depth maps, but .*clip.mp4 has 14 frames'): make_video_records(films / 'clip.mp4', tmp_path / 'records', 'p', seq=4, size=64, **chosen)
     assert not (tmp_path / 'out.mp4').exists() and not list((tmp_path / 'records').iterdir())
 
@@ -709,7 +709,7 @@ def test_depth_video_by_name_has_one_map_for_each_frame(tmp_path, films):
 @pytest.mark.parametrize('kind', ['npz', 'pfm'])
 def test_maps_of_other_kinds_are_on_one_scale(tmp_path, films, kind):
     "Of records too."
-    from inpaint_nb.video import make_video_records
+    from making import make_video_records
     (tmp_path / 'maps').mkdir()
     for number in range(14):
         depth = random_scene(number, size=(64, 96)).depth[0, 0].numpy() * (4 if number == 5 else 1)

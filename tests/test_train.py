@@ -21,7 +21,8 @@ from inpaint_nb.models import MODELS, create_model, load_model, save_model
 from inpaint_nb.run import begin_with, fit, scheduler_state, train_from_folder
 from inpaint_nb.settings import SCHEDULES, TrainConfig, decay_groups
 from inpaint_nb.train import Callback, Interrupted
-from inpaint_nb.video import VideoDataset, write_clip_record
+from inpaint_nb.sequences import VideoDataset
+from inpaint_nb.video import write_clip_record
 
 shared = Path(__file__).parents[2]/'shared'
 golden = shared/'reference/golden/extras_training.npz'
@@ -498,7 +499,7 @@ def test_files_of_options(data, tmp_path):
     assert torch.equal(weights(tmp_path/f'2/{NAME}.pth'), weights(tmp_path/f'{NAME}.checkpoint.pth'))
     assert not torch.equal(weights(tmp_path/f'1/{NAME}.pth'), weights(tmp_path/f'2/{NAME}.pth'))
     run(data, tmp_path/'bare', max_epoch=1, disable_backup=True, skip_eval=True)
-    assert sorted(path.name for path in (tmp_path/'bare').iterdir()) == [f'{NAME}.checkpoint.pth', f'{NAME}.pth', 'loss.csv', 'loss.png', 'tensorboard']
+    assert sorted(path.name for path in (tmp_path/'bare').iterdir()) == [f'{NAME}.checkpoint.pth', f'{NAME}.pth', 'loss.csv', 'loss.png', 'progress.json', 'tensorboard']
 
 def test_without_judging_no_eval_folder_is_needed(tmp_path):
     data = make_data(tmp_path/'data', eval=0)

@@ -19,9 +19,9 @@ from inpaint_nb.depth import write_depth
 from inpaint_nb.scenes import random_clip
 from inpaint_nb.frames import ClipError
 from inpaint_nb.clips import open_clip
-from inpaint_nb.video import (
-    ClipMaker, VideoDataset, clip_note, list_clip_records, make_video_records
-)
+from inpaint_nb.sequences import VideoDataset, list_clip_records
+from inpaint_nb.video import ClipMaker, clip_note
+from making import make_video_records, options_of
 from stopping import count_changes, run_and_stop
 
 VIDEOS = Path(__file__).parents[2]/'shared/data/videos'
@@ -377,8 +377,9 @@ def test_more_samples(clip, records, tmp_path):
 def test_kill_and_rerun(clip, records, tmp_path):
     "Each time just before a change that chance chose."
     def code(folder): return f"""
-from inpaint_nb.video import make_video_records
-make_video_records({str(clip)!r}, {str(folder)!r}, 't', 'Pseudo', seq=2, skip_interval=8, size=256, divergence_level=3, max_workers=2, progress=False)
+from inpaint_nb.records import RecordWork
+from inpaint_nb.video import ClipOptions, make_video_records
+make_video_records({str(clip)!r}, {str(folder)!r}, ClipOptions('t', 'Pseudo', seq=2, skip_interval=8, size=256, divergence_level=3), RecordWork(max_workers=2, progress=False))
 """
     out, chance = tmp_path/'out', random.Random()
     changes = count_changes(code(tmp_path/'count'), tmp_path/'count')
@@ -437,7 +438,7 @@ def test_old_record_is_whole_or_gone(records, tmp_path):
     with mock.patch.object(shutil, 'rmtree', stop), pytest.raises(KeyboardInterrupt):
         video.write_clip_record(tmp_path, name, pictures, masks, clip_note(records/name))
     assert len(list(tmp_path.iterdir())) == 2
-    options = video.ClipOptions(**clip_note(records/name)['options'])
+    options = options_of(video.ClipOptions, **clip_note(records/name)['options'])
     with mock.patch.object(shutil, 'rmtree', remove): video.check_clip_records(tmp_path, options, clip_note(records/name)['source'])
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -649,7 +650,7 @@ def test_no_decoder_stays_behind(clip):
 @pytest.mark.parametrize('late', [0, 3])
 def test_two_runs_at_once(clip, tmp_path, late):
     "The same command twice: neither fails, nothing is left behind, the records are those of one run."
-    code = f"from inpaint_nb.video import make_video_records; make_video_records({str(clip)!r}, {str(tmp_path/'out')!r}, 't', 'Pseudo', seq=2, skip_interval=8, size=256, divergence_level=3, progress=False)"
+    code = f"from inpaint_nb.records import RecordWork; from inpaint_nb.video import ClipOptions, make_video_records; make_video_records({str(clip)!r}, {str(tmp_path/'out')!r}, ClipOptions('t', 'Pseudo', seq=2, skip_interval=8, size=256, divergence_level=3), RecordWork(progress=False))"
     runs = []
     for number in range(2):
         runs.append(subprocess.Popen([sys.executable, '-c', code], env=dict(os.environ, OMP_NUM_THREADS='1'), stderr=subprocess.PIPE, text=True))

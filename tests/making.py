@@ -1,0 +1,38 @@
+"""The makers of records as a command line calls them: all that there is to say in one row.
+
+Tests vary one thing at a time; the package wants options, and how to work, each as one object.
+"""
+from dataclasses import fields
+from pathlib import Path
+
+from inpaint_nb import records, video
+from inpaint_nb.crops import RecordOptions
+from inpaint_nb.depth import DepthOptions
+from inpaint_nb.records import RecordWork
+from inpaint_nb.video import ClipOptions
+
+DEPTH = dict(resolution='resolution', seed='seed', tta='tta', depth_weights='weights', trust_remote_code='trust_remote_code')
+
+
+def options_of(kind: type[RecordOptions], prefix: str, model_type: str, resolution: int | None = None, **given) -> RecordOptions:
+    "Options of a class, from the names that a command line or a note gives them."
+    usual = {field.name: field.default for field in fields(kind)}['depth']
+    depth = {field: given.pop(name) for name, field in DEPTH.items() if name in given}
+    for name in ('batch_size', 'depth_batch_size'):
+        if name in given: depth['batch_size'] = given.pop(name)
+    if resolution is not None: depth['resolution'] = resolution
+    return kind(prefix, model_type, **given, depth=DepthOptions(**dict(seed=usual.seed, batch_size=usual.batch_size) | depth))
+
+
+def _make(maker, kind, sources: str | Path, target: str | Path, given: dict, row: tuple):
+    given = dict(zip(('prefix', 'model_type', 'resolution'), row)) | given
+    work = {field.name: given.pop(field.name) for field in fields(RecordWork) if field.name in given}
+    return maker(sources, target, options_of(kind, **given), RecordWork(**work))
+
+
+def make_image_records(dataset_dir, data_dir, *row, **given):
+    return _make(records.make_image_records, RecordOptions, dataset_dir, data_dir, given, row)
+
+
+def make_video_records(dataset_dir, data_dir, *row, **given):
+    return _make(video.make_video_records, ClipOptions, dataset_dir, data_dir, given, row)
