@@ -26,7 +26,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .photos import PHOTO_ENDINGS, batch_of_one, file_kind, why_no_picture
-from .records import make_folder, name_unread, own_share, run_in_order, shown
+from .common import run_in_order
+from .records import make_folder, name_unread, own_share, shown
 from .clip import begin_clip, stereo_frames, write_clips
 from .clips import frame_files
 from .encoding import EncodingOptions

@@ -14,9 +14,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from .program import (
+from .common import is_first_process
+from inpaint_nb.program import (
     NAMES, Incomplete, Parameter, Parser, add_option, add_room, check_depth_model, error_line,
-    is_first_process, one_line, refusing, room_parameters, taken)
+    one_line, refusing, room_parameters, taken
+)
 
 # %% ../nbs/10a_stereo_program.ipynb #9985752d
 STEREO_DEPTH = {  # option: field of `DepthOptions`, and what it means here
