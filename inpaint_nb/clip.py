@@ -286,10 +286,12 @@ def shots(
 def turned_frames(
     clip: Clip,
     options: StereoOptions,
+    numbers: list[int] | None = None,  # of frames; None: all
 ) -> Iterator[np.ndarray]:  # h w 3 or w h 3, RGB uint8
     "The frames of a clip, as they were meant."
     turns = int(options.layout.rotate_left) - int(options.layout.rotate_right)
-    for frame in read_frames(clip): yield np.ascontiguousarray(np.rot90(frame, turns))
+    for frame in read_frames(clip) if numbers is None else clip.frames(numbers):
+        yield np.ascontiguousarray(np.rot90(frame, turns))
 
 def stereo_frames(
     clip: Clip,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STEREO_DEPTH', 'LAYOUT_NAMES', 'ANAGLYPH_NAMES', 'stereo_parameters', 'chosen_formats', 'stereo_parser',
-           'stereo_values', 'is_one', 'make_one', 'make_many', 'make_stereo_files']
+           'stereo_values', 'is_one', 'make_one', 'make_many', 'make_previews', 'make_stereo_files']
 
 # %% ../nbs/10a_stereo_program.ipynb #f8c6d45f
 import argparse
@@ -84,6 +84,9 @@ def stereo_parser() -> Parser:
                             help=f'as --format {layout}')
     parser.add_argument('--anaglyph', nargs='?', const='dubois', choices=[*ANAGLYPH_NAMES],
                         help='a picture for red-cyan glasses (default: dubois)')
+    parser.add_argument('--preview', type=int, metavar='N', help=(
+        'write only a sheet of N frames of each clip (left, right, anaglyph, holes), and say how '
+        'long all of it will take'))
     add_room(parser, parameters, short=dict(out='-o'))
     return parser
 
@@ -165,6 +168,31 @@ def make_many(
     if not summary.made and not summary.there: raise ValueError(failed)
     raise Incomplete(f'{failed}; all others are in {args.out}')
 
+def make_previews(
+    parser: Parser,
+    args: argparse.Namespace,  # a command line that was understood
+    values: dict[str, Any],  # fields of `StereoOptions`
+):
+    "A sheet of each clip."
+    from inpaint_nb.clip import is_clip
+    from inpaint_nb.many import find_sources
+    from inpaint_nb.preview import preview_clip, preview_file
+    from inpaint_nb.stereo import StereoModels, StereoOptions
+    options, inputs = StereoOptions(**values), args.photos_or_clips
+    with refusing(parser):
+        if args.preview < 1: raise ValueError(f'preview is 1 or more frames, not {args.preview}')
+        preview_file('clip', args.out)
+    if is_one(args) and os.path.lexists(inputs[0]):
+        clips = {inputs[0]: args.out} if is_clip(inputs[0]) else {}
+    else:
+        found, _ = find_sources(inputs, args.out, options.formats, args.recursive, args.clip)
+        clips = {source.path: next(iter(source.files.values())).parent
+                 for source in found if source.kind == 'clip'}
+    if not clips: raise ValueError(f"no clips in {', '.join(inputs)}: a preview is of clips")
+    models = StereoModels(options)
+    for clip, out in clips.items():
+        print(one_line(str(preview_clip(clip, out, args.preview, models))))
+
 def make_stereo_files(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ):
@@ -173,5 +201,6 @@ def make_stereo_files(
     args = parser.parse_args(argv)
     args.clip = args.clip or hasattr(args, 'fps')
     values = stereo_values(parser, args)
-    if is_one(args): make_one(parser, args, values)
+    if args.preview is not None: make_previews(parser, args, values)
+    elif is_one(args): make_one(parser, args, values)
     else: make_many(parser, args, values, args.debug)
