@@ -36,6 +36,7 @@ class Encoder:
     # what it is told if no frame may come out of turn
     in_order: tuple[tuple[str, str], ...] = ()
 
+# %% ../nbs/05c_encoding.ipynb #2d80e35a
 _WORDS = ('ultrafast', 'superfast', 'veryfast', 'faster', 'fast', 'medium', 'slow', 'slower',
           'veryslow', 'placebo')
 _PIXELS = 'yuv420p', 'yuv422p', 'yuv444p', 'yuv420p10le', 'yuv422p10le', 'yuv444p10le'
@@ -78,6 +79,7 @@ def seconds_of(
     for part in text.split(':'): total = 60 * total + float(part)
     return total
 
+# %% ../nbs/05c_encoding.ipynb #54802b24
 @dataclass(frozen=True)
 class EncodingOptions:
     "Which part of a clip is taken, and how it is coded."
@@ -153,6 +155,7 @@ def encoder_settings(
 
 # %% ../nbs/05c_encoding.ipynb #c25737ba
 ST3D = {'left_right': 2, 'top_bottom': 1}  # modes of the box; others it does not have
+_SETTINGS = b'avcC', b'hvcC', b'av1C'
 _HOLDS = b'moov', b'trak', b'mdia', b'minf', b'stbl', b'stsd'
 
 def _box(name: bytes, data: bytes) -> bytes: return struct.pack('>I', len(data) + 8) + name + data
@@ -171,6 +174,7 @@ def label_boxes(
         boxes += _box(b'sv3d', head + projection)
     return boxes
 
+# %% ../nbs/05c_encoding.ipynb #c2a48252
 def _children(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     "Name, beginning and end of the boxes in a box."
     while start + 8 <= end:
@@ -179,6 +183,7 @@ def _children(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, i
         yield name, start, start + (size or end - start)
         start += size or end - start
 
+# %% ../nbs/05c_encoding.ipynb #3385faab
 def write_label(
     path: Path,  # finished MP4 or MOV file
     boxes: bytes,  # of `label_boxes`
@@ -213,5 +218,5 @@ def _video_entries(data: bytes) -> Iterator[tuple[list[int], int]]:
             if name in _HOLDS: yield from descend(inner, last, [*chain, first])
             elif chain and data[chain[-1] + 4:chain[-1] + 8] == b'stsd':
                 codec = next(_children(data, first + 86, last), None)  # its settings come first
-                if codec and codec[0] in (b'avcC', b'hvcC', b'av1C'): yield [*chain, first], codec[2]
+                if codec and codec[0] in _SETTINGS: yield [*chain, first], codec[2]
     yield from descend(0, len(data), [])

@@ -440,6 +440,7 @@ class StereoModels:
             self.loaded[video] = load_inpainter(file, self.device, video)
         return self.loaded[video]
 
+# %% ../nbs/06_stereo.ipynb #eb80afdd
 def limited(
     model: DepthModel,
     options: StereoOptions,

@@ -66,6 +66,7 @@ def chosen_formats(
     if args.anaglyph: given.append(ANAGLYPH_NAMES[args.anaglyph])
     return ','.join(dict.fromkeys(filter(None, given))) or 'full_sbs'
 
+# %% ../nbs/10a_stereo_program.ipynb #134b2f91
 def stereo_parser() -> Parser:
     "The parser of `inpaint_stereo`."
     parser = Parser(
@@ -167,6 +168,7 @@ def make_many(
     if not summary.made and not summary.there: raise ValueError(failed)
     raise Incomplete(f'{failed}; all others are in {args.out}')
 
+# %% ../nbs/10a_stereo_program.ipynb #3ecb3a8a
 def make_previews(
     parser: Parser,
     args: argparse.Namespace,  # a command line that was understood
@@ -192,6 +194,7 @@ def make_previews(
     for clip, out in clips.items():
         print(one_line(str(preview_clip(clip, out, args.preview, models))))
 
+# %% ../nbs/10a_stereo_program.ipynb #a57d437a
 def make_stereo_files(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ):
