@@ -31,7 +31,7 @@ setup(
         *(f'Programming Language :: Python :: {version}' for version in pythons),
     ],
     packages=find_packages(include=['inpaint_nb*']),
-    package_data={'inpaint_nb': ['photos/*', 'weights/*.pth', 'weights/SOURCES.md']},
+    package_data={'inpaint_nb': ['py.typed', 'photos/*', 'weights/*.pth', 'weights/SOURCES.md']},
     python_requires=f">={settings['min_python']}",
     install_requires=split(settings['requirements']),
     extras_require={'dev': split(settings['dev_requirements']), 'heif': ['pillow-heif'],

@@ -7,9 +7,9 @@ __all__ = ['WIDTHS', 'Score', 'Average', 'decibels', 'average_over_time', 'avera
            'Report', 'score_rows', 'width_rows', 'report_tables', 'text_table', 'markdown_table', 'show_report',
            'report_record', 'finite', 'fill_case', 'local_lpips', 'frame_lpips', 'score_over_time', 'score_fill',
            'judge_fills', 'judge_stereo', 'compare_fills', 'label', 'where_most_hole', 'ranked', 'case_strip',
-           'score_sheet', 'Paths', 'fetch', 'optical_flow', 'follow', 'warping_errors', 'warping_error', 'judge_clips',
-           'compare_clip_fills', 'load_fillers', 'BenchmarkOptions', 'run_benchmark', 'time_fill', 'check_speed',
-           'measure_speed']
+           'score_sheet', 'FlowPaths', 'fetch', 'optical_flow', 'follow', 'warping_errors', 'warping_error',
+           'judge_clips', 'compare_clip_fills', 'load_fillers', 'BenchmarkOptions', 'run_benchmark', 'time_fill',
+           'check_speed', 'measure_speed']
 
 # %% ../nbs/07_benchmark.ipynb #e5daf552
 import importlib.util
@@ -36,7 +36,8 @@ from .depth import choose_device, use_device
 from .fills import FILLERS, Filler, hole_width
 from .losses import LPIPS, VGG_URL, load_lpips
 from .scores import hole_flicker, hole_psnr, ssim_map
-from .models import load_model, weights_file, write_whole
+from .common import write_whole
+from .models import load_model, weights_file
 from .stereo import inpaint_view, save_picture
 
 # %% ../nbs/07_benchmark.ipynb #d5fae0db
@@ -306,7 +307,7 @@ def frame_lpips(
 def score_over_time(
     case: Case,  # a clip
     filled: Tensor,  # t 3 h w, by the filler
-    paths: tuple,  # `Paths` of the clip's truth, see `follow`
+    paths: tuple,  # `FlowPaths` of the clip's truth, see `follow`
 ) -> dict[str, float]:  # fields of `Score`
     "What changes from frame to frame."
     trio = filled, case.target, case.counted
@@ -319,7 +320,7 @@ def score_fill(
     case: Case,  # with something counted
     filled: Tensor,  # t 3 h w, by the filler
     filler: str,  # its name
-    paths: tuple | None = None,  # `Paths` of a clip's truth, see `follow`
+    paths: tuple | None = None,  # `FlowPaths` of a clip's truth, see `follow`
     lpips: nn.Module | None = None,  # see `local_lpips`
 ) -> Score:
     "All that is measured."
@@ -438,7 +439,7 @@ def score_sheet(
     return torch.cat([case_strip(sources[name](), fillers, report) for name in chosen], -2)
 
 # %% ../nbs/07_benchmark.ipynb #c119a877
-class Paths(NamedTuple):
+class FlowPaths(NamedTuple):
     "Where the points of each frame are in the next one."
     place: Tensor  # t-1 h w 2, column and row there, pixels
     sure: Tensor  # t-1 1 h w, bool
@@ -465,7 +466,7 @@ def optical_flow(
 def follow(
     clip: Tensor,  # t 3 h w, 0..1, at least two frames
     colour: float = 10 / 255,  # by which the ends of a sure path may differ
-) -> Paths:
+) -> FlowPaths:
     "The paths of all points to the next frame."
     clip = clip.cpu()
     pixels = clip.permute(0, 2, 3, 1).mul(255).round().byte().numpy()
@@ -478,14 +479,14 @@ def follow(
     there = fetch(back.permute(0, 3, 1, 2), place).permute(0, 2, 3, 1)
     home = (steps + there).norm(dim=-1) < 1
     alike = (fetch(clip[1:], place) - clip[:-1]).abs().mean(1) < colour
-    return Paths(place, (inside & home & alike)[:, None])
+    return FlowPaths(place, (inside & home & alike)[:, None])
 
 # %% ../nbs/07_benchmark.ipynb #ba4222f8
 def warping_errors(
     pred: Tensor,  # t 3 h w, 0..1
     target: Tensor,  # t 3 h w, 0..1
     mask: Tensor,  # t 1 h w, above 0 in the hole
-    paths: Paths,  # of the target
+    paths: FlowPaths,  # of the target
 ) -> Tensor:  # t-1 1 h w, 0..2; NaN where a path is not sure, or does not begin and end in the hole
     "How much the error of a fill changes along each path."
     error = pred.float().clamp(0, 1) - target.float()

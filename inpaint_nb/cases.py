@@ -8,7 +8,7 @@ __all__ = ['MATCHED', 'Sources', 'CASE_KINDS', 'Case', 'scene_cases', 'read_disp
            'pair_case', 'layered_case', 'layered_cases', 'check_frames', 'clip_case', 'moving_case', 'roundtrip_case',
            'check_number', 'spread_evenly', 'record_case', 'records_sources', 'check_scenes', 'scenes_sources',
            'clips_sources', 'check_roundtrip', 'roundtrip_sources', 'read_materials', 'check_layers', 'layers_sources',
-           'check_moving', 'moving_sources', 'CaseKind', 'check_settings']
+           'check_moving', 'moving_sources', 'CaseKind', 'check_case']
 
 # %% ../nbs/06b_cases.ipynb #8de0cce1
 import inspect
@@ -496,7 +496,7 @@ CASE_KINDS: dict[str, CaseKind] = {
     'roundtrip': CaseKind(roundtrip_sources, check_roundtrip, clips=True, whole=True),
 }
 
-def check_settings(
+def check_case(
     kind: CaseKind,
     settings: dict[str, Any],  # for its `sources`
 ):

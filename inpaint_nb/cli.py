@@ -11,7 +11,6 @@ __all__ = ['MAKERS', 'KEEPERS', 'RECORD_COMMANDS', 'BENCHMARKS', 'Maker', 'maker
 
 # %% ../nbs/10_cli.ipynb #19c60a61
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -20,11 +19,12 @@ from importlib import import_module
 from itertools import product
 from typing import Any, NamedTuple
 
+from .common import is_first_process, world_size
+
 # %% ../nbs/10_cli.ipynb #cba27d05
 from inpaint_nb.program import (
     NAMES, Incomplete, Parameter, Parser, add_option, add_room, check_depth_model, error_line,
-    finish,
-    is_first_process, one_line, refusing, room_parameters, subcommands, taken
+    finish, one_line, refusing, room_parameters, subcommands, taken
 )
 
 # %% ../nbs/10_cli.ipynb #0ed3a0d9
@@ -209,7 +209,7 @@ def do_jobs(
     "Do one job, or several of which some may fail; what could not be done is an error."
     from inpaint_nb.operations import JobsSummary, gave_nothing, run_jobs
     # torchrun stops all processes if one ends with another status than 0
-    alone = int(os.environ.get('WORLD_SIZE', 1)) == 1
+    alone = world_size() == 1
     def is_empty(summary): return alone and gave_nothing(summary, sharded=sharded)
     if len(jobs) > 1:
         if is_first_process(): announce_missing(jobs)
@@ -246,7 +246,7 @@ def keep_records(
 ):
     "Look after records."
     from inpaint_nb.keeping import counted
-    from inpaint_nb.records import count_workers
+    from inpaint_nb.common import count_workers
     command, (room, name) = args.command, KEEPERS[args.command]
     keep, values = import_module(f'inpaint_nb.{room}'), taken(args, room_parameters(room, name))
     with refusing(parser):
@@ -277,7 +277,7 @@ def inpaint_create_training_data(
         if args.command in KEEPERS: return keep_records(commands[args.command], args)
         if args.command == 'jobs': jobs = parse_jobs(parser, commands, args)
         else: jobs = maker_jobs(commands[args.command], args)
-        do_jobs(jobs, sharded=bool(args.shard) or int(os.environ.get('WORLD_SIZE', 1)) > 1)
+        do_jobs(jobs, sharded=bool(args.shard) or world_size() > 1)
 
     return finish(work, 'the same command goes on where it stopped', argv)
 
@@ -397,13 +397,13 @@ def judge_cases(
 ):
     "All other commands of `inpaint_benchmark`."
     from inpaint_nb.benchmark import BenchmarkOptions, run_benchmark
-    from inpaint_nb.cases import CASE_KINDS, check_settings
+    from inpaint_nb.cases import CASE_KINDS, check_case
     from inpaint_nb.depth import choose_device
     kind, settings = CASE_KINDS[args.command], taken(args, benchmark_parameters(args.command))
     with refusing(parser):
         choose_device(args.gpu)
         if 'model_type' in settings: check_depth_model(parser, args.model_type)
-        check_settings(kind, settings)
+        check_case(kind, settings)
         options = BenchmarkOptions(**taken(args, room_parameters('benchmark', 'BenchmarkOptions')))
     print(run_benchmark(kind.sources(**settings), options, line, kind.whole, video=kind.clips))
 

@@ -53,13 +53,13 @@ class DecordReader:
 # %% ../nbs/02b_clips.ipynb #3989c6f6
 AHEAD = 32  # frames; no frame is decoded by means of one that is shown so much later
 
+# %% ../nbs/02b_clips.ipynb #1da63657
 class AVReader:
     "Frames of a video file, by PyAV."
     def __init__(self,
         path: Path,  # of the file
         careful: bool = False,  # in one thread: slow, but always the same up to a damaged place
-        # width and height of all frames, pixels; default: as the first one that is read
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | None = None,  # of all frames, pixels; default: the first one's
     ):
         self.path, self.careful, self.seeks, self.size = path, careful, not careful, size
         self.resized = None  # number and size of the first frame that had another one
@@ -74,67 +74,76 @@ class AVReader:
         self.frames = with_neighbours(decoded(self.container, stream))
 
     @cached_property
-    # ascending, in units of the stream; empty if they do not tell frames apart
     def stamps(self) -> list[int]:
-        "Time stamps of all frames."
-        with av.open(str(self.path.absolute())) as container:
-            packets, _ = _packets(container, container.streams.video[0])
-        with closing(AVReader(self.path)) as reader:
-            reader.read(0)
-            stamps = [pts for pts, _, discard, _ in _from_first(packets, reader.frame.pts)
-                      if not discard]
-        return [] if None in stamps or len({*stamps}) < len(stamps) else sorted(stamps)
+        "Time stamps of all frames, ascending; empty if they do not tell frames apart."
+        return _stamps_of(self.path)
 
-    def jump(self,
-        number: int,  # of the frame to come to
-    ):
+    def jump(self, number: int):
         "Go to a key frame before a frame if that is nearer; not close to it, where others lack."
         behind = number < self.next
-        if self.seeks and number >= 2 * AHEAD and self.stamps:
-            other = AVReader(self.path)
-            other.container.seek(self.stamps[max(min(number, len(self.stamps) - 1) - AHEAD, 0)],
-                                 stream=other.container.streams.video[0])
-            first = next(other.frames, None)
-            stamp = first and first[0][first[1]].pts
-            place = len(self.stamps) if stamp is None else bisect_left(self.stamps, stamp)
-            exact = place <= number - AHEAD and self.stamps[place] == stamp
-            if exact and (behind or place > self.next):
-                self.close()
-                self.container, self.frames, self.next = (other.container,
-                    chain([first], other.frames), place)
-                return
-            other.close()
-            self.seeks = exact  # if not, seeking is no good here
-        if behind: self.close(); self.rewind()
+        if self.seeks and number >= 2 * AHEAD and self.stamps and _seek(self, number): return
+        if not behind: return
+        self.close()
+        self.rewind()
 
-    def read(self,
-        number: int,  # from 0
-    ) -> np.ndarray:  # H,W,3 RGB uint8
-        "One frame; cheap if it is one of the next."
-        if not 0 <= number - self.next < 4 * AHEAD: self.jump(number)
-        for row, place in self.frames:
-            self.next += 1
-            self.frame = row[place]
-            if self.next > number: return self.sized(frame_pixels(row, place, self.tags), number)
-        raise ClipError(f'it ends after {self.next} frames' if self.next
-                        else 'there are no frames in it')
-
-    def sized(self,
-        pixels: np.ndarray,  # h,w,3
-        number: int,  # of the frame
-    ) -> np.ndarray:  # H,W,3
-        "A frame in the size of all."
-        size = pixels.shape[1::-1]
-        self.size = self.size or size
-        if size == self.size: return pixels
-        self.resized = self.resized or (number, size)
-        return cv2.resize(pixels, self.size, interpolation=cv2.INTER_AREA if size[0] > self.size[0]
-                          else cv2.INTER_CUBIC)
+    def read(self, number: int) -> np.ndarray:
+        "One frame (H,W,3 RGB uint8) by its number from 0; cheap if it is one of the next."
+        return _read_frame(self, number)
 
     def close(self):
         "Forget the file, and end the decoder's threads."
-        self.container.close()
-        self.frames = iter(())
+        self.container.close(); self.frames = iter(())
+
+# %% ../nbs/02b_clips.ipynb #e9bdd878
+def _stamps_of(path: Path) -> list[int]:
+    "Time stamps of all frames of a file; empty if they do not tell frames apart."
+    with av.open(str(path.absolute())) as container:
+        packets, _ = _packets(container, container.streams.video[0])
+    with closing(AVReader(path)) as reader:
+        reader.read(0)
+        stamps = [pts for pts, _, discard, _ in _from_first(packets, reader.frame.pts)
+                  if not discard]
+    return [] if None in stamps or len({*stamps}) < len(stamps) else sorted(stamps)
+
+def _seek(reader: AVReader, number: int) -> bool:
+    "Go to a key frame before a frame, if there is one that is nearer and found exactly."
+    other, stamps = AVReader(reader.path), reader.stamps
+    other.container.seek(stamps[max(min(number, len(stamps) - 1) - AHEAD, 0)],
+                         stream=other.container.streams.video[0])
+    first = next(other.frames, None)
+    stamp = first and first[0][first[1]].pts
+    place = len(stamps) if stamp is None else bisect_left(stamps, stamp)
+    exact = place <= number - AHEAD and stamps[place] == stamp
+    if exact and (number < reader.next or place > reader.next):
+        reader.close()
+        reader.container, reader.next = other.container, place
+        reader.frames = chain([first], other.frames)
+        return True
+    other.close()
+    reader.seeks = exact  # if not, seeking is no good here
+    return False
+
+# %% ../nbs/02b_clips.ipynb #a8c19114
+def _read_frame(reader: AVReader, number: int) -> np.ndarray:
+    "One frame of a file."
+    if not 0 <= number - reader.next < 4 * AHEAD: reader.jump(number)
+    for row, place in reader.frames:
+        reader.next += 1
+        reader.frame = row[place]
+        if reader.next > number:
+            return _sized(reader, frame_pixels(row, place, reader.tags), number)
+    raise ClipError(f'it ends after {reader.next} frames' if reader.next
+                    else 'there are no frames in it')
+
+def _sized(reader: AVReader, pixels: np.ndarray, number: int) -> np.ndarray:
+    "A frame in the size of all."
+    size = pixels.shape[1::-1]
+    reader.size = reader.size or size
+    if size == reader.size: return pixels
+    reader.resized = reader.resized or (number, size)
+    smaller = size[0] > reader.size[0]
+    return cv2.resize(pixels, reader.size,
+                      interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
 
 # %% ../nbs/02b_clips.ipynb #0e1b2978
 def natural_order(
@@ -181,6 +190,7 @@ def _reason(error: Exception) -> str:
     return (str(error) if isinstance(error, ClipError)
             else 'it is damaged, broken off or of an unknown kind')
 
+# %% ../nbs/02b_clips.ipynb #7d003283
 @dataclass(frozen=True, eq=False)
 class Clip:
     "What is known of a clip without reading it again."
@@ -288,6 +298,7 @@ def _promised_bytes(path: Path) -> int | None:
     size = int.from_bytes(head[place:place + length], 'big') & 2 ** (7 * length) - 1
     return place + length + size if size < 2 ** (7 * length) - 1 else None  # all ones: not known
 
+# %% ../nbs/02b_clips.ipynb #32d2cf4a
 def _missing(
     path: Path,
     container: av.container.InputContainer,
@@ -355,6 +366,7 @@ def _common(container: av.container.InputContainer, reader: AVReader) -> bool:
     plain = frame.format.name == 'yuv420p' and reader.tags.range != 2 and not frame.interlaced_frame
     return common and plain and display_matrix(frame) is None
 
+# %% ../nbs/02b_clips.ipynb #28e39774
 def open_clip(
     path: str | Path,  # video file, or folder of frames
     fps: float = 30.0,  # frames per second of a folder, which has no clock

@@ -7,7 +7,7 @@ __all__ = ['DIVERGENCES', 'RELATIVE_MAPPERS', 'METRIC_MAPPERS', 'MASK_STEPS', 'C
            'draw_divergence', 'PhotoParameters', 'working_size', 'draw_parameters', 'place_photo', 'photo_holes',
            'closing_reach', 'two_pictures', 'window_sums', 'draw_places', 'best_crop', 'RecordOptions', 'depth_name',
            'flat_options', 'noted_options', 'PhotoError', 'PhotoUnfit', 'open_photo', 'photo_depth', 'photo_crops',
-           'material', 'eight_bits', 'draw_widest', 'composed_side', 'as_composed', 'composed_crop', 'composed_crops',
+           'material', 'as_bytes', 'draw_widest', 'composed_side', 'as_composed', 'composed_crop', 'composed_crops',
            'Helpers', 'read_material']
 
 # %% ../nbs/01h_crops.ipynb #4d6acdfd
@@ -226,6 +226,7 @@ def _check_options(options):
     if not options.least_detail >= 0:
         raise ValueError(f"least detail must be 0 or more, not {options.least_detail}")
 
+# %% ../nbs/01h_crops.ipynb #ee8c652f
 @dataclass(frozen=True)
 class RecordOptions:
     "What decides how records look."
@@ -360,7 +361,7 @@ def material(
     size = tuple(round(side * scale) for side in image.size)
     return np.asarray(image.resize(size, Image.Resampling.BOX) if scale < 1 else image)
 
-def eight_bits(
+def as_bytes(
     picture: np.ndarray,  # any shape, 0..1
 ) -> np.ndarray:  # as `picture`, uint8
     "A picture as it is stored."
@@ -410,7 +411,7 @@ def composed_crop(
     picture, mask = layered_record(scene, 100 * widest / side, parameters.convergence)
     top, left, area = best_crop(mask[:, margin:side - margin], size, rng, tries=4)
     window = slice(top, top + size), slice(margin + left, margin + left + size)
-    picture, mask = eight_bits(picture[window]), mask[window]
+    picture, mask = as_bytes(picture[window]), mask[window]
     plain = hole_detail(picture, mask) < max(options.least_detail, PLAIN)
     if plain or area <= LEAST_HOLE: return None
     return picture, mask, as_composed(parameters, scene, ground.shape, widest)

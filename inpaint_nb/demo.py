@@ -7,7 +7,7 @@ __all__ = ['PARTS', 'RATES', 'PAGE', 'MARGIN', 'GAP', 'LEFT', 'DIVERGENCE', 'Dem
            'choose_photos', 'copy_photos', 'make_demo_records', 'stack', 'Album', 'examples', 'Careful', 'checkpoint',
            'first_model', 'settings', 'learn', 'read_small', 'judged_views', 'as_tensors', 'short_table', 'scores',
            'new_page', 'place', 'place_row', 'place_three', 'showcase', 'job_row', 'large_holes', 'origin_of',
-           'learning_row', 'curve', 'busiest_window', 'comparison', 'story', 'claim', 'learning_seconds', 'judge',
+           'learning_row', 'curve', 'busiest_window', 'comparison', 'story', 'claim', 'learning_seconds', 'judge_model',
            'DemoResult', 'run_demo']
 
 # %% ../nbs/08_demo.ipynb #b55de981
@@ -37,18 +37,24 @@ from .datasets import InpaintDataset, list_records, read_record
 from .photos import list_photos
 from .crops import RecordOptions
 from .depth import DepthOptions
+from .common import run_in_order
 from inpaint_nb.records import (
-    RecordSummary, RecordWork, encode_png, make_folder, make_image_records, run_in_order
+    RecordSummary, RecordWork, encode_png, make_folder, make_image_records
 )
 from .depth_models import create_depth_model
 from .fills import FILLERS
-from .models import create_model, load_model, write_whole
+from .common import write_whole
+from .models import create_model, load_model
 from .ours import BackgroundInpaintV1
 from .scenes import example_photo, random_scene
 from .layouts import anaglyph, side_by_side
 from .stereo import make_stereo, read_picture, save_picture
 from .run import fit
+
+# %% ../nbs/08_demo.ipynb #27ca7e4d
 from .settings import TrainConfig
+
+# %% ../nbs/08_demo.ipynb #b85c1cec
 from inpaint_nb.train import (
     Callback, Interrupted, PlainStep, Training, keep_memory, own_randomness, set_seed
 )
@@ -582,7 +588,7 @@ def learning_seconds(
     return max(plan.seconds - 2 * spent - 20, plan.least_learning)
 
 # %% ../nbs/08_demo.ipynb #c91290ce
-def judge(
+def judge_model(
     out: Path,  # of the demonstration; holds photos/
     plan: DemoPlan,
     seed: int,  # of the demonstration
@@ -675,7 +681,7 @@ def run_demo(
     seconds = learning_seconds(plan, time.monotonic() - start)
     model = _teach(out, plan, seed, seconds, progress)
     _tell('4/5  Judging')
-    report, cases = judge(out, plan, seed, model, progress)
+    report, cases = judge_model(out, plan, seed, model, progress)
     kind = 'scenes' if photos is None else 'photos'
     judged = f'{len(cases)} views of parts of {kind} that it never saw, with their truth'
     write_whole(out/'scores.json', json.dumps({judged: scores(report)}, indent=1).encode())

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['Paths', 'DEPTH_READERS', 'normalise_depth', 'check_images', 'DepthModel', 'estimate_in_batches', 'RunningScale',
-           'depth_video_frames', 'depth_levels', 'read_depth', 'write_depth', 'check_count', 'check_scale',
-           'find_depth', 'FileDepth', 'Layers', 'Null', 'DepthOptions', 'choose_device', 'use_device', 'DepthInfo']
+           'depth_video_frames', 'depth_levels', 'read_depth', 'write_depth', 'check_count', 'check_scale', 'find_map',
+           'FileDepth', 'Layers', 'Null', 'DepthOptions', 'choose_device', 'use_device', 'DepthInfo']
 
 # %% ../nbs/01a_depth.ipynb #cc7079fb
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from .common import local_rank
 from .masks import dilate_edge
 
 # %% ../nbs/01a_depth.ipynb #cec21a95
@@ -94,7 +94,6 @@ class DepthModel:
     def origin(self, paths: Sequence[str | Path] = ()) -> str:
         "Digest of weights or files; empty: the model's name and options decide alone."
         return ''
-
     def check_clip(self, clip: str | Path, paths: Sequence[str | Path], missing: int = 0):
         "Refuse depth that does not fit a clip; `missing` frames it promises, and has not."
     def check_frame(self, path: str | Path):
@@ -330,7 +329,7 @@ def _depth_videos(path: Path, top: Path, beside: bool) -> list[Path]:
     return _with_endings(stems, _VIDEOS)
 
 
-def find_depth(
+def find_map(
     path: str | Path,            # the picture
     folder: Path | None = None,  # where the maps are; None: `depth` beside the picture's own folder
 ) -> Path:                       # for `read_depth`
@@ -389,7 +388,7 @@ class FileDepth(DepthModel):
         if self.folder and not self.folder.is_dir():
             raise FileNotFoundError(f'no folder with depth maps at {folder}')
 
-    def find(self, path: str | Path) -> Path: return find_depth(path, self.folder)
+    def find(self, path: str | Path) -> Path: return find_map(path, self.folder)
 
     def infer(self, images: Tensor, paths: Paths = None) -> Tensor:
         check_images(images)
@@ -475,7 +474,7 @@ def choose_device(
     if found and gpu >= found:
         raise ValueError(f'--gpu is {gpu}; it must be from 0 to {found - 1}, or -1 for the CPU')
     if not found: return torch.device('cpu')
-    return torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', gpu)) % found}")
+    return torch.device(f"cuda:{local_rank(gpu) % found}")
 
 
 def use_device(

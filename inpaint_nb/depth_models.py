@@ -25,6 +25,7 @@ from urllib.request import Request, urlopen
 import torch
 from torch import Tensor, nn
 
+from .common import is_first_process
 from .depth import DepthInfo, DepthModel, DepthOptions, FileDepth, Layers, Null
 from inpaint_nb.depth_networks import (
     AnyNetwork, DepthNetwork, MonoNetwork, ProNetwork, SmallProNetwork, VideoNetwork, ZoeAnyNetwork,
@@ -35,7 +36,7 @@ from .pseudo import Pseudo
 @cache
 def _say_licence(name: str, licence: str, source: str):
     "Say once that weights are not free for all uses."
-    if licence in ('Apache-2.0', 'MIT') or os.environ.get('RANK', '0') != '0': return
+    if licence in ('Apache-2.0', 'MIT') or not is_first_process(): return
     print(f'{name}: licence of the weights of {source}: {licence}; no commercial use',
           file=sys.stderr)
 

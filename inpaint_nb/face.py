@@ -251,9 +251,11 @@ def make_views(
     opened, form, options = _opened(
         image, depth, model, divergence, convergence, view, device, settings)
     network = inpainter_of(model, opened.left.device)
-    filled = fill_opened(opened, network, options.inpaint_overlap_frames, options.inpaint_max_width)
+    filled = fill_opened(opened, network, options.inpaint_overlap_frames,
+                         options.inpaint_max_width)
     return _handed_back(filled, form)
 
+# %% ../nbs/06d_python.ipynb #e1c2ecba
 def holes(
     image: Picture,
     depth: Picture | None = None,  # near is 1 or white; None: ask a network, `model_type`

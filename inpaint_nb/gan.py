@@ -6,7 +6,7 @@
 __all__ = ['DISCRIMINATORS', 'WORSE', 'DiscriminatorRow', 'discriminator_kind', 'same_discriminator', 'create_discriminator',
            'to_list', 'shares', 'generator_loss', 'discriminator_loss', 'straight_clamp', 'dequantise',
            'adaptive_weight', 'moving_average', 'generator_warmup', 'late_warmup', 'perceptual', 'play', 'weigh',
-           'play_batch', 'drawn_parameters', 'average_ranks', 'board', 'best_row', 'beats', 'decided', 'take_up',
+           'play_batch', 'drawn_parameters', 'average_ranks', 'board', 'best_row', 'beats', 'decided', 'take_up_game',
            'keep_discriminator', 'GanPlayers', 'GanStep', 'load_discriminator']
 
 # %% ../nbs/05_gan.ipynb #bb993233
@@ -321,7 +321,7 @@ def decided(
             f'evaluation loss {row["eval_loss"]:.4f}, there {kept[0]["eval_loss"]:.4f}')
 
 # %% ../nbs/05_gan.ipynb #8cd440af
-def take_up(
+def take_up_game(
     step: PlainStep,  # a `GanStep`, see below
     state: dict,  # of `state_dict`, or a checkpoint that contains it
 ):
@@ -420,7 +420,7 @@ class GanStep(GanPlayers):
         return decided(row, state)
     def load_state_dict(self, state: dict):
         "Take up what a checkpoint kept."
-        take_up(self, state)
+        take_up_game(self, state)
     def keep(self, state: dict) -> tuple[str, list[str]]:
         "Also the weights of the discriminator, if it is of the same kind."
         return keep_discriminator(self, state)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'REMEDIES', 'record_source', 'line_label', 'line_source', 'label_prefixes', 'has_prefix', 'read_line',
-           'RecordFolder', 'data_folders', 'batches', 'counted', 'BatchStatus', 'data_status', 'png_chunks',
+           'RecordFolder', 'belongs', 'data_folders', 'batches', 'counted', 'BatchStatus', 'data_status', 'png_chunks',
            'check_file', 'check_mask', 'Finding', 'Pair', 'check_pair', 'made_as', 'record_place', 'Checked',
            'check_image_record', 'check_clip_record', 'check_pack', 'Verification', 'verify_folder', 'moved_sources',
            'verify_records']
@@ -21,14 +21,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 from .crops import LEAST_HOLE
 from .datasets import Pack
-from inpaint_nb.records import (
-    count_workers, digest_files, parse_note, read_journal, record_label, read_split, record_note,
-    run_in_order)
+from .common import count_workers, digest_files, run_in_order
+from .records import parse_note, read_journal, record_label, read_split, record_note
 from .depth_models import DEPTH_MODELS
 
 # %% ../nbs/09_keeping.ipynb #ffdd5319
@@ -90,72 +88,68 @@ class RecordFolder:
     ):
         self.path = Path(path)
         self.entries = {entry.name: entry.is_dir() for entry in os.scandir(self.path)}
-        visible = {name: is_dir for name, is_dir in self.entries.items()
-                   if not name.startswith('.')}
-        files = {name: name[:-6] for name, is_dir in visible.items() if not is_dir
-                 and name.endswith(('_C.png', '_M.png'))}
-        clips = any(is_dir and (self.path/name/'0000_M.png').exists() for name,
-                    is_dir in visible.items())
-        if clips and any({f'{name}_C.png', f'{name}_M.png'} <= files.keys()
-                         for name in files.values()):
-            raise ValueError(f"{self.path} holds records of photos and of clips: keep them in two "
-                             "folders")
-        self.video = clips or not files and any(visible.values())
-        pairs = {} if self.video else files
-        self.names = sorted(name for name, is_dir in visible.items()
-                            if is_dir) if self.video else sorted(set(pairs.values()))
-        known = pairs.keys() | {f'{name}_O.png' for name in pairs.values()}
-        self.strange = sorted(name for name, is_dir in visible.items() if name not in known
-                              and not (self.video and is_dir))
+        self.video, self.names, self.strange = _names_in(self.path, self.entries)
         self.lines = sorted(name[1:-5] for name in self.entries
                             if re.fullmatch(r'\..*[0-9a-f]{8}(_\d+)?\.json', name))
         self.unfinished = sorted(name for name in self.entries if name.startswith('.')
                                  and name.endswith('.part'))
 
-    def journal(self,
-        progress: bool = False,  # show a progress bar, if it takes long
-    ) -> Iterator[tuple[str, dict]]:  # name of the line, and what it says
-        "The lines of the journal."
+    def journal(self, progress: bool = False) -> Iterator[tuple[str, dict]]:
+        "The lines of the journal, name and what it says; with a bar, if it takes long."
         for line in tqdm(self.lines, desc=f'journal of {self.path.name}', delay=2,
                          disable=not progress):
             yield line, read_line(self.path, line)
 
     @cached_property
-    # line or record: prefix; only where a name can be read in two ways
     def prefixes(self) -> dict[str, str]:
-        "What the journal knows of prefixes."
-        known = {}
-        for line in self.lines:
-            if len(label_prefixes(line_label(line))) < 2: continue
-            entry = read_line(self.path, line)
-            if 'options' in entry:
-                known |= dict.fromkeys([line, *entry['records']], entry['options'].get('prefix'))
-        return known
+        "What the journal knows of prefixes, by line or record that can be read in two ways."
+        return _known_prefixes(self)
 
-# %% ../nbs/09_keeping.ipynb #bc7cab65
-@patch
-def source(self: RecordFolder, name: str) -> str:
-    "Which source a record was cut from."
-    return record_source(name, self.video)
+    def source(self, name: str) -> str:
+        "Which source a record was cut from."
+        return record_source(name, self.video)
 
-@patch
-def files(self: RecordFolder, name: str) -> list[str]:
-    "What there is of a record."
-    return [entry for entry in ([name] if self.video else [f'{name}_{part}.png' for part in 'MCO'])
-            if entry in self.entries]
+    def files(self, name: str) -> list[str]:
+        "What there is of a record."
+        parts = [name] if self.video else [f'{name}_{part}.png' for part in 'MCO']
+        return [part for part in parts if part in self.entries]
 
-@patch
-# empty for a record made elsewhere, or one that cannot be read
-def note(self: RecordFolder, name: str) -> dict:
-    "What a record says about its making."
-    try:
-        return record_note(self.path/f'{name}/0000_M.png' if self.video
-                           else self.path/f'{name}_M.png')
-    except (OSError, ValueError): return {}
+    def note(self, name: str) -> dict:
+        "What a record says about its making; empty if it is none of ours, or cannot be read."
+        try: return record_note(self.path/(f'{name}/0000_M.png' if self.video else f'{name}_M.png'))
+        except (OSError, ValueError): return {}
 
-@patch
+# %% ../nbs/09_keeping.ipynb #2c84a8cc
+def _names_in(path: Path, entries: dict[str, bool]) -> tuple[bool, list[str], list[str]]:
+    "Is it a folder of clips, its records, and what does not belong."
+    visible = {name: is_dir for name, is_dir in entries.items() if not name.startswith('.')}
+    files = {name: name[:-6] for name, is_dir in visible.items() if not is_dir
+             and name.endswith(('_C.png', '_M.png'))}
+    clips = any(is_dir and (path/name/'0000_M.png').exists() for name, is_dir in visible.items())
+    if clips and any({f'{name}_C.png', f'{name}_M.png'} <= files.keys()
+                     for name in files.values()):
+        raise ValueError(f"{path} holds records of photos and of clips: keep them in two folders")
+    video = clips or not files and any(visible.values())
+    pairs = {} if video else files
+    names = [name for name, is_dir in visible.items() if is_dir] if video else set(pairs.values())
+    known = pairs.keys() | {f'{name}_O.png' for name in pairs.values()}
+    strange = [name for name, is_dir in visible.items()
+               if name not in known and not (video and is_dir)]
+    return video, sorted(names), sorted(strange)
+
+def _known_prefixes(folder: RecordFolder) -> dict[str, str]:
+    "Line or record: prefix; only where a name can be read in two ways."
+    known = {}
+    for line in folder.lines:
+        if len(label_prefixes(line_label(line))) < 2: continue
+        entry = read_line(folder.path, line)
+        if 'options' in entry:
+            known |= dict.fromkeys([line, *entry['records']], entry['options'].get('prefix'))
+    return known
+
+# %% ../nbs/09_keeping.ipynb #8ef50229
 def belongs(
-    self: RecordFolder,
+    folder: RecordFolder,
     name: str,  # of a record, or of a line of the journal
     label: str,  # its batch
     prefix: str | None,  # None: any
@@ -163,8 +157,8 @@ def belongs(
     "Was this made with that prefix?"
     if prefix is None or not has_prefix(label, prefix): return prefix is None
     if len(label_prefixes(label)) < 2: return True
-    if name in self.prefixes: return self.prefixes[name] == prefix
-    return self.note(name).get('options', {}).get('prefix', prefix) == prefix
+    if name in folder.prefixes: return folder.prefixes[name] == prefix
+    return folder.note(name).get('options', {}).get('prefix', prefix) == prefix
 
 # %% ../nbs/09_keeping.ipynb #6b73ac34
 def data_folders(
@@ -187,10 +181,10 @@ def batches(
     found = {}
     for folder in folders:
         for line in folder.lines:
-            if folder.belongs(line, line_label(line), prefix):
+            if belongs(folder, line, line_label(line), prefix):
                 found.setdefault(line_label(line), {}).setdefault(folder.path, [])
         for name in folder.names:
-            if folder.belongs(name, record_label(name), prefix):
+            if belongs(folder, name, record_label(name), prefix):
                 found.setdefault(record_label(name), {}).setdefault(folder.path, []).append(name)
     if not found:
         labels = {label for folder in folders
@@ -253,7 +247,7 @@ def data_status(
         for line in folder.lines)
     for folder in folders:
         for line, entry in folder.journal(progress):
-            if entry and folder.belongs(line, line_label(line), prefix):
+            if entry and belongs(folder, line, line_label(line), prefix):
                 journals[folder.path].setdefault(line_label(line), []).append(entry)
     for label, where in batches(folders, prefix).items():
         for folder in folders:
@@ -421,6 +415,7 @@ def _check_note(
                                     f'{LEAST_HOLE}'))
     return faults
 
+# %% ../nbs/09_keeping.ipynb #55399f42
 @dataclass
 class Checked:
     "What came of looking at a record."
@@ -491,6 +486,7 @@ def _line_faults(line: str, entry: dict, notes: dict[str, dict]) -> Iterator[str
             elif note.get('source') != entry.get('source') or theirs | entry['options'] != theirs:
                 yield f'does not say of {name} what the record itself says'
 
+# %% ../nbs/09_keeping.ipynb #79210647
 def _check_journal(
     folder: RecordFolder,
     digests: dict[str, str],
@@ -502,7 +498,7 @@ def _check_journal(
     theirs = {}  # line: records
     for name in notes: theirs.setdefault(_line_of(folder, name), []).append(name)
     for line, entry in folder.journal(progress):
-        if not folder.belongs(line, line_label(line), prefix): continue
+        if not belongs(folder, line, line_label(line), prefix): continue
         for fault in itertools.islice(_line_faults(line, entry,
             {name: notes[name] for name in theirs.get(line, ())}), 1):
             yield Finding(folder.path/f'.{line}.json', fault)
@@ -625,7 +621,7 @@ def verify_folder(
     progress: bool = True,  # show a progress bar
 ):
     "Look at all records of one folder."
-    names = [name for name in folder.names if folder.belongs(name, record_label(name), prefix)]
+    names = [name for name in folder.names if belongs(folder, name, record_label(name), prefix)]
     found.unfinished += len(folder.unfinished)
     digests, notes = _look_at_all(folder, names, max_workers, progress, found)
     known, lines = {name for _, entry in folder.journal(progress)
@@ -676,6 +672,7 @@ def _check_both(
                           f'are of the same source as {_record_path(judge, name)}: keep it in one '
                           'of the two folders')
 
+# %% ../nbs/09_keeping.ipynb #31a9a4fa
 def verify_records(
     data_dir: str | Path,  # holds records, or train/ and eval/ with records
     prefix: str | None = None,  # of the batches to look at; default: all

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .light import (
-    GMLPBlock, GatedMLP, LightInpainter, check_pair, joined, linear_1x1, needed_tokens, reset_light,
+    GMLPBlock, GatedMLP, LightInpainter, check_shapes, joined, linear_1x1, needed_tokens,
+    reset_light,
     upscale, window_block)
 
 # %% ../nbs/03c_light_video.ipynb #1bd968c2
@@ -104,7 +105,7 @@ class WindowInpainter(LightInpainter):
         **options,  # of `preprocess`
     ) -> Tensor:  # t 3 h w, 0..1 in eval mode
         "Fill the holes of a whole clip."
-        check_pair(image, mask)
+        check_shapes(image, mask)
         def fill(frames):
             pair = self.preprocess(image[frames], mask[frames], **options)
             return self(*pair, skip_i2i_offset=True, micro_batch_size=micro_batch_size)

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from .common import is_first_process, local_world_size
 from .settings import TrainConfig
 from .train import Compute, StopNote, phase, say
 
 # %% ../nbs/04c_loading.ipynb #339146f4
 def default_workers() -> int:  # processes
     "Processes that load data: two fewer than cores, at most eight; one for each of two cores."
-    cores = (os.cpu_count() or 1) // int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    cores = (os.cpu_count() or 1) // local_world_size()
     return min(cores - 2, 8) if cores > 2 else max(cores, 1)
 
 def shared_memory() -> float:  # bytes
@@ -96,7 +97,7 @@ class StopSignal(StopNote):
         patient: bool = False,  # a second signal is noted like the first
     ):
         super().__init__()
-        self.patient, self.silent = patient, int(os.environ.get('RANK', 0)) > 0
+        self.patient, self.silent = patient, not is_first_process()
     def note(self, number, frame):
         if self.wanted and not self.patient: raise KeyboardInterrupt
         if not self.wanted and not self.silent:

@@ -9,6 +9,7 @@ __all__ = ['Kind', 'Outcome', 'kind_of', 'count_pixels', 'Source', 'Found', 'wal
 
 # %% ../nbs/06c_many.ipynb #a3917211
 import errno
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -25,9 +26,11 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .photos import PHOTO_ENDINGS, batch_of_one, file_kind, why_no_picture
-from .records import make_folder, name_unread, own_share, run_in_order, shown
+from .common import run_in_order
+from .records import make_folder, name_unread, own_share, shown
 from .clip import begin_clip, stereo_frames, write_clips
 from .clips import frame_files
+from .encoding import EncodingOptions
 from .layouts import PACKINGS, arrange
 from .stereo import (
     CLIP_SUFFIXES, SUFFIXES, StereoModels, StereoOptions, eight_bits, output_files,
@@ -49,8 +52,10 @@ def kind_of(
 def count_pixels(
     path: Path,  # photo, clip, or folder of frames
     kind: Kind,
+    encoding: EncodingOptions = EncodingOptions(),  # how much of a clip is wanted
 ) -> int:  # of all its frames, 1 or more; an estimate where its head says little
     "How much there is to do for a file."
+    (start, end), most = encoding.span, encoding.max_fps or math.inf
     with suppress(Exception):
         if path.is_dir():
             frames = frame_files(path)
@@ -60,9 +65,10 @@ def count_pixels(
                 return image.width * image.height
         with av.open(str(path.absolute())) as container:
             stream = container.streams.video[0]
-            seconds = (container.duration or 0) / av.time_base
-            frames = stream.frames or round(seconds * float(stream.average_rate or 25))
-            return max(stream.width * stream.height * frames, 1)
+            rate = float(stream.average_rate or 25)
+            seconds = (container.duration or 0) / av.time_base or stream.frames / rate
+            frames = (min(end, seconds) - start) * min(rate, most)
+            return max(stream.width * stream.height * round(frames), 1)
     return 1
 
 # %% ../nbs/06c_many.ipynb #eec54a3f
@@ -112,6 +118,7 @@ def name_files(
     found: list[Found],
     out: Path,  # folder of all results
     formats: list[str],  # of `PACKINGS`
+    encoding: EncodingOptions = EncodingOptions(),  # how much of a clip is wanted
 ) -> list[Source]:  # in the same order
     "What everything is to become; no two things the same file."
     wanted = [_files(item, out, formats, False) for item in found]
@@ -125,7 +132,8 @@ def name_files(
                 raise ValueError(f'{owners[path]} and {item.path} would both become {path}: '
                                  'convert them one after the other, into folders of their own')
             owners[path] = item.path
-        sources.append(Source(item.path, item.kind, files, count_pixels(item.path, item.kind)))
+        pixels = count_pixels(item.path, item.kind, encoding)
+        sources.append(Source(item.path, item.kind, files, pixels))
     return sources
 
 # %% ../nbs/06c_many.ipynb #35e5d1f8
@@ -135,6 +143,7 @@ def find_sources(
     formats: list[str],  # of `PACKINGS`
     recursive: bool = False,  # look into folders of folders as well
     clip: bool = False,  # a folder of pictures is a clip
+    encoding: EncodingOptions = EncodingOptions(),  # how much of a clip is wanted
 ) -> tuple[list[Source], dict[str, str]]:  # and other files, with the reason why they are none
     "All photos and clips, with the files that they are to become."
     inputs, out = [Path(path) for path in inputs], Path(out)
@@ -153,7 +162,7 @@ def find_sources(
     if not found:
         more = f': {name_unread(unread)}' if unread else ''
         raise FileNotFoundError(f"no photos or clips in {', '.join(map(str, inputs))}{more}")
-    return name_files(list(found.values()), out, formats), unread
+    return name_files(list(found.values()), out, formats, encoding), unread
 
 # %% ../nbs/06c_many.ipynb #feab2838
 def still_to_make(
@@ -227,6 +236,7 @@ def _write(source: Source, pictures: dict[Path, np.ndarray], quality: int):
         make_folder(path.parent)
         save_pixels(pixels, path, quality)
 
+# %% ../nbs/06c_many.ipynb #78ebae4e
 def make_photos(
     sources: list[Source],  # photos
     models: StereoModels,
@@ -268,12 +278,12 @@ class _Bar:
     "Progress over everything, in pixels, with the number of files."
     def __init__(self, sources: list[Source], progress: bool):
         self.files, self.all, self.pixels = 0, len(sources), 0
-        form = '{desc} {percentage:3.0f}%|{bar}| {postfix} [{elapsed}, {remaining} left]'
-        self.bar = tqdm(total=sum(source.pixels for source in sources), desc='stereo',
-                        disable=not progress, bar_format=form, smoothing=0.02)
+        form = '{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left'
+        self.bar = tqdm(total=sum(source.pixels for source in sources), bar_format=form,
+                        disable=not progress or not sources, smoothing=0.02)
         self.say()
 
-    def say(self): self.bar.set_postfix_str(f'{self.files} of {self.all} files')
+    def say(self): self.bar.set_description_str(f'stereo, {self.files} of {self.all} files')
 
     def count(self, pixels: int):
         self.pixels += pixels
@@ -285,6 +295,7 @@ class _Bar:
         self.files, self.pixels = self.files + 1, 0
         self.say()
 
+# %% ../nbs/06c_many.ipynb #a8e54e89
 def make_all(
     sources: list[Source],
     models: StereoModels,
@@ -322,7 +333,8 @@ def stereo_many(
     "Stereo pictures of all photos and stereo clips of all clips; what is there is kept."
     start, options, share = time.monotonic(), StereoOptions(**kwargs), own_share(shard)
     check_many(out, options)
-    sources, unread = find_sources(photos_or_clips, out, options.formats, recursive, clip)
+    sources, unread = find_sources(photos_or_clips, out, options.formats, recursive, clip,
+                                   options.encoding)
     sources = shared_out(sources, share)
     left = still_to_make(sources, yes)
     summary = ManySummary(there=len(sources) - len(left), unread={} if share[0] else unread)
@@ -335,6 +347,7 @@ def stereo_many(
     summary.seconds = time.monotonic() - start
     return summary
 
+# %% ../nbs/06c_many.ipynb #30c9d5c1
 def check_many(
     out: str | Path,  # folder of the results
     options: StereoOptions,

@@ -11,6 +11,7 @@ __all__ = ['LISTS', 'files_of_prefix', 'clean_records', 'choose_sources', 'Split
 import itertools, json, os, re, shutil, threading, zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,10 +23,11 @@ from tqdm.auto import tqdm
 
 from .crops import keyed_random
 from .datasets import list_records, read_record, record_stamps
-from .keeping import (
-    RecordFolder, batches, counted, data_folders, line_label, line_source, moved_sources, read_line)
-from .records import (
-    RecordSummary, count_workers, read_split, record_label, run_in_order, write_journal)
+from inpaint_nb.keeping import (
+    RecordFolder, batches, belongs, counted, data_folders, line_label, line_source, moved_sources,
+    read_line)
+from .common import count_workers, run_in_order
+from .records import RecordSummary, read_split, record_label, write_journal
 from .sequences import list_clip_records
 
 # %% ../nbs/09b_operations.ipynb #0e387a48
@@ -34,16 +36,16 @@ def files_of_prefix(
     prefix: str,  # of the batches
 ) -> list[Path]:  # in the order in which to remove them
     "All that a batch has in a folder."
-    ours = [name for name in folder.names if folder.belongs(name, record_label(name), prefix)]
+    ours = [name for name in folder.names if belongs(folder, name, record_label(name), prefix)]
     records = [file for name in ours for file in folder.files(name)]
     stems = {name: re.sub(r'^\.+|(_[CM]\.png|(\.[^.]+-\d+)?(\.old)?|\.json)?\.part$', '', name)
              for name in folder.unfinished}
     label = (lambda name, stem: line_label(stem) if name.endswith('.json.part')
              else record_label(stem))
     parts = [name for name, stem in stems.items()
-             if folder.belongs(stem, label(name, stem), prefix)]
+             if belongs(folder, stem, label(name, stem), prefix)]
     lines = [f'.{line}.json' for line in folder.lines
-             if folder.belongs(line, line_label(line), prefix)]
+             if belongs(folder, line, line_label(line), prefix)]
     return [folder.path/name for name in parts + records + lines]
 
 def _drop_pack(folder: Path):
@@ -59,6 +61,7 @@ def _forget_split(train: Path):
             for found in (*map(folder.source, folder.names), *map(line_source, folder.lines))}
     if not sources & left: (train/'.split.json').unlink()
 
+# %% ../nbs/09b_operations.ipynb #5757b861
 def clean_records(
     data_dir: str | Path,  # holds records, or train/ and eval/ with records
     prefix: str,  # of the batches to remove
@@ -140,6 +143,7 @@ def _files_to_move(names: list[str], here: RecordFolder, there: Path) -> list[st
                              'one batch another prefix')
     return files
 
+# %% ../nbs/09b_operations.ipynb #b2798c04
 def _move(names: list[str], lines: list[str], here: RecordFolder, there: Path) -> int:
     "Move records, and their lines of the journal; an interrupted move can be done again."
     files = _files_to_move(names, here, there)
@@ -221,6 +225,7 @@ def split_records(
     return SplitSummary(moved, *(len(folder.names) for folder in now), wanted=0 if split
                         else num_eval, new=len(left - {*plan.get('others', left)}))
 
+# %% ../nbs/09b_operations.ipynb #1a5fef9f
 def undo_split(
     data_dir: str | Path,  # holds train/ and eval/
 ) -> SplitSummary:
@@ -352,6 +357,7 @@ class JobsSummary:
             f"{counted(len(self.done), 'job')} done, {len(self.failed)} failed; records: ", made,
             reused, self.failed_sources)])
 
+# %% ../nbs/09b_operations.ipynb #fef2d64f
 def run_jobs(
     jobs: Iterable[tuple[str, Callable[[], RecordSummary]]],  # title, and what to call
     say: Callable[[str], None] = print,  # told what each job came to
@@ -380,23 +386,19 @@ class PackWriter:
         # `record_stamps`, taken before the records were read
         stamps: dict[str, list[int]] | None = None,
     ):
-        self.folder, self.stamps, self.records, self.bytes, self.checksum = (folder, stamps or {},
-                                                                             [], 0, 0)
+        self.folder, self.stamps = folder, stamps or {}
+        self.records, self.bytes, self.checksum = [], 0, 0
         self.file = open(folder/'.pack.npy.part', 'wb')
         self.write_header()
 
     def write_header(self):
         "What a NumPy file begins with; of the same length for any number of bytes."
         self.file.seek(0)
-        np.lib.format.write_array_header_1_0(self.file,
-            dict(descr='|u1', fortran_order=False, shape=(self.bytes,)))
+        np.lib.format.write_array_header_1_0(
+            self.file, dict(descr='|u1', fortran_order=False, shape=(self.bytes,)))
 
-    def add(self,
-        name: str,  # of a record; for video with its frame: record/0003
-        picture: np.ndarray,  # H,W,3 BGR
-        mask: np.ndarray,  # H,W grey
-    ):
-        "Add one picture and its mask; in bits, if it has two values."
+    def add(self, name: str, picture: np.ndarray, mask: np.ndarray):
+        "Add a picture (H,W,3 BGR) and its mask; in bits, if it has two values."
         bits = not np.any((mask != 0) & (mask != 255))
         self.records.append([name, self.bytes, *mask.shape, int(bits)])
         for part in (picture, np.packbits(mask > 0) if bits else mask):
@@ -406,14 +408,14 @@ class PackWriter:
 
     def close(self):
         "Put both files in their places, the index last."
-        self.write_header(); self.file.close()
+        self.write_header()
+        self.file.close()
         (self.folder/'.pack.json').unlink(missing_ok=True)
         os.replace(self.folder/'.pack.npy.part', self.folder/'.pack.npy')
         stamps = {name: self.stamps[name] for name, *_ in self.records if name in self.stamps}
         checksum = f'{zlib.crc32(json.dumps(self.records).encode(), self.checksum):08x}'
-        write_journal(self.folder, 'pack',
-                      {'bytes': self.bytes, 'records': self.records, 'stamps': stamps,
-                       'checksum': checksum})
+        write_journal(self.folder, 'pack', dict(bytes=self.bytes, records=self.records,
+                                                stamps=stamps, checksum=checksum))
 
 # %% ../nbs/09b_operations.ipynb #00e76cb9
 def pack_folder(
@@ -441,7 +443,7 @@ def pack_folder(
                 f'{folder.path} is as it was before, and pack will begin it anew') from None
         writer.close()
     finally:
-        writer.file.close()
+        with suppress(OSError): writer.file.close()  # on a full disk
         (folder.path/'.pack.npy.part').unlink(missing_ok=True)
     return len(frames)
 
@@ -456,6 +458,7 @@ class PackSummary:
                          f"{(folder/'.pack.npy').stat().st_size / 1e6:.0f} MB" for folder,
                          number in self.pictures.items())
 
+# %% ../nbs/09b_operations.ipynb #16ab783f
 def pack_records(
     data_dir: str | Path,  # holds records, or train/ and eval/ with records
     max_workers: int | None = None,  # threads; default: half of the processors

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BackgroundInpainter', 'foreground_distance', 'Observed', 'observe', 'ResidualBlock', 'RowAttention', 'BackgroundUNet',
-           'Correction', 'design_of', 'BackgroundInpaintV1', 'TimeMix', 'beside', 'with_neighbours',
+           'Correction', 'design_of', 'BackgroundInpaintV1', 'TimeMix', 'beside', 'between_neighbours',
            'BackgroundVideoInpaintV1']
 
 # %% ../nbs/03d_ours.ipynb #bb953d56
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .fills import background_distance, beyond_edge, repeat_background
-from .light import Inpainter, Tiling, check_pair
+from .light import Inpainter, Tiling, check_shapes
 from .masks import dilate_outer
 from .warp import fill_holes
 
@@ -261,7 +261,7 @@ def beside(
     return before, frames, after
 
 # %% ../nbs/03d_ours.ipynb #59dac0d7
-def with_neighbours(
+def between_neighbours(
     items: Iterable[Any],  # in order
 ) -> Iterator[tuple[Any, Any, Any]]:  # the one before, itself, the one after
     "Each item between its neighbours, as soon as they are there; at the ends its own neighbour."
@@ -285,7 +285,7 @@ class BackgroundVideoInpaintV1(BackgroundInpaintV1):
     ) -> Iterator[tuple]:  # the same, one stage higher
         "One stage of the way up, frame by frame."
         alone = ((None, one, None) for one in waiting)
-        trios = with_neighbours(waiting) if stage in self.mixed else alone
+        trios = between_neighbours(waiting) if stage in self.mixed else alone
         for before, (x, skips, seen), after in trios:
             if before: x = self.time_mix[str(stage)](before[0], x, after[0])
             yield self.unet.decode(x, skips[stage], stage), skips, seen
@@ -306,6 +306,6 @@ class BackgroundVideoInpaintV1(BackgroundInpaintV1):
         **options,  # of `preprocess`
     ) -> Tensor:  # t 3 h w, 0..1 in eval mode
         "Fill the holes of a whole clip."
-        check_pair(image, mask)
+        check_shapes(image, mask)
         frames = zip(image.split(1), mask.split(1))
         return torch.cat([*self.stream(self.preprocess(*frame, **options) for frame in frames)])

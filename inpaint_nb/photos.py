@@ -91,6 +91,7 @@ def _space(profile: bytes) -> str:
     "The kind of colours that a profile is for."
     return ImageCms.ImageCmsProfile(BytesIO(profile)).profile.xcolor_space.strip()
 
+# %% ../nbs/01g_photos.ipynb #cc98cf80
 def _in_srgb(
     image: Image.Image,  # decoded
     name: str = 'a picture',  # for messages
@@ -147,6 +148,7 @@ def _png_profile(content: bytes) -> bytes:  # empty if it is broken
     try: return _unpacked(content[content.index(b'\0') + 2:], _MOST_PROFILE)
     except (ValueError, zlib.error): return b''
 
+# %% ../nbs/01g_photos.ipynb #38c6d084
 def _bare_png(
     data: bytes,  # a PNG file
 # a PNG file; its colour profile, empty: a broken one, None: there is none
@@ -191,6 +193,7 @@ def _unknown(head: bytes) -> str:
         b'IIU\0', b'FOVb'))
     return _DEVELOP if raw else 'unknown format'
 
+# %% ../nbs/01g_photos.ipynb #68a101cd
 def _open(
     file: BinaryIO,  # a picture file
 ) -> Image.Image:  # not decoded
@@ -240,6 +243,7 @@ def upright_size(
     "Size of a picture when it is turned as its tag says."
     with _readable(): return image.size[::-1] if _turn(image) >= 5 else image.size
 
+# %% ../nbs/01g_photos.ipynb #108fd19e
 def _make_smaller(image: Image.Image, least: int | None, name: str):
     "Ask for less than the whole picture if that is enough, or if it is too large."
     width, height = image.size

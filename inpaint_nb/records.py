@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['NOTE', 'encode_png', 'parse_note', 'record_note', 'encode_record', 'write_files', 'write_record', 'mask_steps',
            'options_of', 'check_options', 'records_of', 'finished_records', 'record_label', 'check_records',
-           'digest_files', 'write_journal', 'read_journal', 'read_split', 'known_empty', 'own_share', 'share_of',
-           'digest_ends', 'content_key', 'share_keys', 'run_in_order', 'count_workers', 'RecordWork', 'one_thread_each',
-           'PhotoResult', 'RecordSummary', 'left_out', 'name_unread', 'summary_lines', 'shown', 'RecordMaker',
-           'restore_line', 'plan_photo', 'Found', 'RecordFiles', 'write_found', 'record_key', 'make_photo',
-           'make_folder', 'open_depth_model', 'do_all', 'make_image_records']
+           'write_journal', 'read_journal', 'read_split', 'known_empty', 'own_share', 'share_of', 'content_key',
+           'share_keys', 'RecordWork', 'one_thread_each', 'PhotoResult', 'RecordSummary', 'left_out', 'name_unread',
+           'summary_lines', 'shown', 'RecordMaker', 'restore_line', 'plan_photo', 'FoundCrops', 'RecordFiles',
+           'write_found', 'record_key', 'make_photo', 'make_folder', 'open_depth_model', 'do_all', 'make_image_records']
 
 # %% ../nbs/02a_records.ipynb #f4f09315
 import hashlib
@@ -22,9 +21,9 @@ import tempfile
 import threading
 import time
 import zlib
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -38,6 +37,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from . import __version__
+from .common import (
+    count_workers, digest_ends, digest_files, own_rank, run_in_order, world_size, write_quickly)
 from .crops import (
     LEAST_HOLE, MASK_STEPS, Helpers, PhotoError, PhotoParameters, PhotoUnfit, RecordOptions,
     composed_crops, depth_name, draw_parameters, flat_options, keyed_random, material,
@@ -92,19 +93,6 @@ def record_note(
                          'records again') from None
 
 # %% ../nbs/02a_records.ipynb #ed6e75b3
-def _write_whole(path: Path, data: bytes):
-    "Write a file beside its place, then move it there."
-    beside = path.with_name(f'.{path.name}.part')
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    except FileNotFoundError:
-        if not path.exists(): raise  # otherwise another run of the same command was a moment faster
-    except OSError as error:
-        error.filename = error.filename or f'{path}'  # a full disk does not say which
-        raise
-    finally: beside.unlink(missing_ok=True)
-
 def encode_record(
     picture: np.ndarray,  # H,W,3 RGB uint8
     mask: np.ndarray,  # H,W bool
@@ -119,7 +107,7 @@ def write_files(
     files: tuple[bytes, bytes],  # of `encode_record`
 ):
     "Write the files of a record, the mask last."
-    for part, data in zip('CM', files): _write_whole(folder/f'{stem}_{part}.png', data)
+    for part, data in zip('CM', files): write_quickly(folder/f'{stem}_{part}.png', data)
 
 def write_record(
     folder: Path,  # of the records
@@ -217,21 +205,13 @@ def check_records(
         return check_options(folder/name, note, options, depth) if note else None
 
 # %% ../nbs/02a_records.ipynb #53bbd48f
-def digest_files(
-    files: Iterable[bytes],  # contents
-) -> str:  # eight hexadecimal digits
-    "A checksum of some files, one after the other."
-    digest = 0
-    for data in files: digest = zlib.crc32(data, digest)
-    return f'{digest:08x}'
-
 def write_journal(
     folder: Path,  # of the records
     name: str,  # what the names of the records have in common
     entry: dict,  # what is to be known about them
 ):
     "Write one line of the journal, whole or not at all."
-    _write_whole(folder/f'.{name}.json', (json.dumps(entry, sort_keys=True) + '\n').encode())
+    write_quickly(folder/f'.{name}.json', (json.dumps(entry, sort_keys=True) + '\n').encode())
 
 def read_journal(
     folder: Path,  # of the records
@@ -275,8 +255,8 @@ def own_share(
     place, parts = map(int, found.groups()) if found else (0, 0)
     if not 1 <= place <= parts:
         raise ValueError(f"shard must be I/N with I from 1 to N, such as 2/3, not {shard}")
-    ranks = int(os.environ.get('WORLD_SIZE', 1))  # of torchrun, as RANK
-    rank = int(os.environ.get('RANK', 0)) if ranks > 1 else 0
+    ranks = world_size()
+    rank = own_rank() if ranks > 1 else 0
     return (place - 1) * ranks + rank, parts * ranks
 
 def share_of(
@@ -292,18 +272,6 @@ def _file_size(file: Path) -> int:
     "Bytes in a file; 0 if nobody can tell."
     try: return file.stat().st_size
     except OSError: return 0
-
-def digest_ends(
-    path: Path,
-    ends: int = 2 ** 20,  # bytes at its beginning and at its end that are looked at
-) -> bytes:
-    "Digest of a file's size, first and last bytes."
-    size = path.stat().st_size
-    with open(path, 'rb') as file:
-        digest = hashlib.sha256(f'{size}\n'.encode() + file.read(ends))
-        file.seek(max(size - ends, 0))
-        digest.update(file.read())
-    return digest.digest()
 
 def _likeness(file: Path) -> str:
     "`digest_ends`; empty if the file cannot be read."
@@ -325,33 +293,6 @@ def share_keys(
     alike = Counter(sizes.values())
     return {file: (size, _likeness(file) if alike[size] > 1 else '') for file,
             size in sizes.items()}
-
-# %% ../nbs/02a_records.ipynb #34e07cb5
-def run_in_order(
-    jobs: Iterable[Callable],  # made one by one, when there is room
-    workers: int,  # threads
-    stop: threading.Event,  # set when no more results are wanted
-) -> Iterator:
-    "Results of jobs that run in threads, in the order of the jobs."
-    waiting = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for job in jobs:
-                waiting.append(pool.submit(job))
-                if len(waiting) > 2 * workers: yield waiting.popleft().result()
-            while waiting: yield waiting.popleft().result()
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-
-# %% ../nbs/02a_records.ipynb #d9baff3c
-def count_workers(
-    max_workers: int | None = None,  # None: half of the processors
-) -> int:  # 1 or more
-    "Threads to work with."
-    if max_workers is None: return max((os.cpu_count() or 1) // 2, 1)
-    if max_workers < 1: raise ValueError(f"max workers must be 1 or more, not {max_workers}")
-    return max_workers
 
 # %% ../nbs/02a_records.ipynb #8f2f5cf4
 @dataclass(frozen=True)
@@ -555,7 +496,7 @@ def plan_photo(
     return done(reused=reused)
 
 # %% ../nbs/02a_records.ipynb #a46bd1a5
-class Found(NamedTuple):
+class FoundCrops(NamedTuple):
     "The crops of one source."
     crops: dict[tuple[int, int], tuple]  # (number, sample): pixels and mask
     drawn: dict[tuple[int, int], PhotoParameters]  # (number, sample): what was drawn for it
@@ -567,14 +508,14 @@ def _look(
     path: Path,
     parameters: PhotoParameters,
     key: tuple,
-) -> Found:
+) -> FoundCrops:
     "The crops of one photo by its depth."
     picture = place_photo(image, parameters)
     maker.go_on()
     depth = photo_depth(maker.model, image, path, picture, parameters)
     maker.go_on()
     crops = photo_crops(picture, depth, parameters, maker.options, key)
-    return Found(crops, dict.fromkeys(crops, parameters))
+    return FoundCrops(crops, dict.fromkeys(crops, parameters))
 
 def _compose(
     maker: RecordMaker,
@@ -582,14 +523,14 @@ def _compose(
     path: Path,
     parameters: PhotoParameters,
     key: tuple,
-) -> Found:
+) -> FoundCrops:
     "Composed pictures with one photo behind."
     parts = maker.helpers.choose(content_key(path), *key) if maker.helpers else {}
     found = composed_crops(material(image), [*parts.values()], parameters, maker.options, key,
                            maker.go_on)
     crops = {place: (picture, mask) for place, (picture, mask, _) in found.items()}
     drawn = {place: drawn for place, (_, _, drawn) in found.items()}
-    return Found(crops, drawn, {'helpers': [digest[:8] for digest in parts]})
+    return FoundCrops(crops, drawn, {'helpers': [digest[:8] for digest in parts]})
 
 # %% ../nbs/02a_records.ipynb #49b0f9a2
 class RecordFiles(NamedTuple):
@@ -602,7 +543,7 @@ class RecordFiles(NamedTuple):
 
 def write_found(
     maker: RecordMaker,
-    found: Found,
+    found: FoundCrops,
     files: RecordFiles,
     facts: dict,  # what both journal and note say: source, depth, and of clips more
     name: str,  # of the source, for people

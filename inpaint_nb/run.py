@@ -11,7 +11,7 @@ __all__ = ['ENTRIES', 'HARMLESS', 'scheduler_state', 'run_file', 'save_weights',
            'clear_folder', 'set_aside', 'fit', 'first_weights', 'tell_of_files', 'train_from_folder', 'open_data']
 
 # %% ../nbs/04a_run.ipynb #2a7686c7
-import math, os, random, time
+import math, random, time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,6 +22,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.utils.data import Dataset
 
+from .common import local_rank, world_size
 from .datasets import InpaintDataset
 from .records import make_folder
 from .depth import choose_device
@@ -42,7 +43,8 @@ from .train import (
     tick, train_epochs)
 from .sequences import VideoDataset
 from inpaint_nb.watch import (
-    ROW, EvalPictures, Estimate, LossLog, ProgressBar, StartLine, Summary, TensorBoard, TimeBar,
+    ROW, EvalPictures, Estimate, LossLog, ProgressBar, ProgressNote, StartLine, Summary,
+    TensorBoard, TimeBar,
     start_is_best)
 
 # %% ../nbs/04a_run.ipynb #2aea087f
@@ -204,7 +206,7 @@ def settle_seed(
     before = None if fresh else found[1].get('run', {}).get('seed')
     if before is None:
         drawn = [random.SystemRandom().getrandbits(31)]
-        if int(os.environ.get('WORLD_SIZE', 1)) > 1: broadcast_object_list(drawn)
+        if world_size() > 1: broadcast_object_list(drawn)
         return replace(config, seed=config.seed if config.seed >= 0 else drawn[0])
     if config.seed not in (-1, before):
         say(f'--seed {config.seed}: the run that is resumed has seed {before}, which stays.')
@@ -471,7 +473,8 @@ def callbacks_of(
     "What watches every run and writes its files."
     bars = [TimeBar()] if config.max_minutes else [ProgressBar(), Estimate()]
     said = [*bars, Summary()] if progress else []
-    return [StartLine(), *said, EvalPictures(), TensorBoard(), LossLog(), BestModel(), Checkpoint()]
+    files = [EvalPictures(), TensorBoard(), LossLog(), ProgressNote(), BestModel(), Checkpoint()]
+    return [StartLine(), *said, *files]
 
 # %% ../nbs/04a_run.ipynb #cc8a0862
 def begin_with(
@@ -506,7 +509,7 @@ def clear_folder(
     new: bool,  # does a new run begin?
 ):
     "Get the folder of a run ready: of earlier ones nothing half-written, and no epochs that mix."
-    if not int(os.environ.get('LOCAL_RANK', 0)): make_folder(run.model_dir)
+    if not local_rank(): make_folder(run.model_dir)
     if run.compute.rank: return
     for path in run.model_dir.glob(f'.{run.learner.model.name}.*.pth.bk.tmp'):
         path.unlink(missing_ok=True)

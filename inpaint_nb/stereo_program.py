@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STEREO_DEPTH', 'LAYOUT_NAMES', 'ANAGLYPH_NAMES', 'stereo_parameters', 'chosen_formats', 'stereo_parser',
-           'stereo_values', 'is_one', 'make_one', 'make_many', 'make_stereo_files']
+           'stereo_values', 'is_one', 'make_one', 'make_many', 'make_previews', 'make_stereo_files']
 
 # %% ../nbs/10a_stereo_program.ipynb #f8c6d45f
 import argparse
@@ -14,9 +14,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from .program import (
+from .common import is_first_process, world_size
+from inpaint_nb.program import (
     NAMES, Incomplete, Parameter, Parser, add_option, add_room, check_depth_model, error_line,
-    is_first_process, one_line, refusing, room_parameters, taken)
+    one_line, refusing, room_parameters, taken
+)
 
 # %% ../nbs/10a_stereo_program.ipynb #9985752d
 STEREO_DEPTH = {  # option: field of `DepthOptions`, and what it means here
@@ -42,7 +44,8 @@ def stereo_parameters() -> dict[str, Parameter]:
         default = outer.default.get(field, inner[field].default)
         depth[name] = Parameter(name, inner[field].kind, default, comment)
     parts = {'depth': depth, 'gpu': {'seed': depth.pop('seed'), 'gpu': settings['gpu']},
-             'layout': room_parameters('layouts', 'LayoutOptions')}
+             'layout': room_parameters('layouts', 'LayoutOptions'),
+             'encoding': room_parameters('encoding', 'EncodingOptions')}
     found = room_parameters('many', 'stereo_many')
     for name, parameter in settings.items(): found |= parts.get(name, {name: parameter})
     return found
@@ -81,24 +84,31 @@ def stereo_parser() -> Parser:
                             help=f'as --format {layout}')
     parser.add_argument('--anaglyph', nargs='?', const='dubois', choices=[*ANAGLYPH_NAMES],
                         help='a picture for red-cyan glasses (default: dubois)')
+    parser.add_argument('--preview', type=int, metavar='N', help=(
+        'write only a sheet of N frames of each clip (left, right, anaglyph, holes), and say how '
+        'long all of it will take'))
     add_room(parser, parameters, short=dict(out='-o'))
     return parser
 
+# %% ../nbs/10a_stereo_program.ipynb #858c7263
 def stereo_values(
     parser: Parser,
     args: argparse.Namespace,  # a command line that was understood
 ) -> dict[str, Any]:  # fields of `StereoOptions`
     "The settings of a command line; 2 if one of them is wrong."
     from inpaint_nb.depth import DepthOptions, choose_device
+    from inpaint_nb.encoding import EncodingOptions
     from inpaint_nb.layouts import LayoutOptions
     from inpaint_nb.stereo import StereoOptions
     check_depth_model(parser, args.model_type, args.trust_remote_code)
     values = taken(args, room_parameters('stereo', 'StereoOptions'))
     values['format'] = chosen_formats(args)
     layout = taken(args, room_parameters('layouts', 'LayoutOptions'))
+    encoding = taken(args, room_parameters('encoding', 'EncodingOptions'))
     depth = {field: getattr(args, name) for name, (field, _) in STEREO_DEPTH.items()}
     with refusing(parser):
-        values |= dict(depth=DepthOptions(**depth), layout=LayoutOptions(**layout))
+        values |= dict(depth=DepthOptions(**depth), layout=LayoutOptions(**layout),
+                       encoding=EncodingOptions(**encoding))
         StereoOptions(**values)
         choose_device(args.gpu)
     return values
@@ -153,10 +163,35 @@ def make_many(
     summary = stereo_many(**given, progress=is_first_process(), reason=reason)
     print(summary)
     # torchrun stops all processes if one ends with another status than 0
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1 or not summary.failed: return
+    if world_size() > 1 or not summary.failed: return
     failed = f'{len(summary.failed)} photos or clips failed, the lines above say why'
     if not summary.made and not summary.there: raise ValueError(failed)
     raise Incomplete(f'{failed}; all others are in {args.out}')
+
+def make_previews(
+    parser: Parser,
+    args: argparse.Namespace,  # a command line that was understood
+    values: dict[str, Any],  # fields of `StereoOptions`
+):
+    "A sheet of each clip."
+    from inpaint_nb.clip import is_clip
+    from inpaint_nb.many import find_sources
+    from inpaint_nb.preview import preview_clip, preview_file
+    from inpaint_nb.stereo import StereoModels, StereoOptions
+    options, inputs = StereoOptions(**values), args.photos_or_clips
+    with refusing(parser):
+        if args.preview < 1: raise ValueError(f'preview is 1 or more frames, not {args.preview}')
+        preview_file('clip', args.out)
+    if is_one(args) and os.path.lexists(inputs[0]):
+        clips = {inputs[0]: args.out} if is_clip(inputs[0]) else {}
+    else:
+        found, _ = find_sources(inputs, args.out, options.formats, args.recursive, args.clip)
+        clips = {source.path: next(iter(source.files.values())).parent
+                 for source in found if source.kind == 'clip'}
+    if not clips: raise ValueError(f"no clips in {', '.join(inputs)}: a preview is of clips")
+    models = StereoModels(options)
+    for clip, out in clips.items():
+        print(one_line(str(preview_clip(clip, out, args.preview, models))))
 
 def make_stereo_files(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
@@ -166,5 +201,6 @@ def make_stereo_files(
     args = parser.parse_args(argv)
     args.clip = args.clip or hasattr(args, 'fps')
     values = stereo_values(parser, args)
-    if is_one(args): make_one(parser, args, values)
+    if args.preview is not None: make_previews(parser, args, values)
+    elif is_one(args): make_one(parser, args, values)
     else: make_many(parser, args, values, args.debug)

@@ -37,18 +37,22 @@ from .clips import (
     Clip, Shot, frame_files, frame_paths, list_clips, next_shot, open_clip, sample_frames)
 from .crops import (
     LEAST_HOLE, Helpers, PhotoError, PhotoParameters, RecordOptions, as_composed, best_crop,
-    closing_reach, composed_side, draw_parameters, draw_widest, eight_bits, keyed_random,
+    closing_reach, composed_side, draw_parameters, draw_widest, as_bytes, keyed_random,
     material, photo_depth, photo_holes, place_photo)
 from .depth import DepthModel, DepthOptions
 from .frames import ClipError
 from .layers import (
     draw_layers, draw_path, ground_texture, hole_detail, layered_record, moving_layers)
 from .masks import dilate_edge
-from .records import (
-    Found, RecordFiles, RecordMaker, RecordSummary, RecordWork, check_options, count_workers,
-    digest_ends, digest_files, do_all, encode_record, known_empty, left_out, make_folder,
-    one_thread_each, open_depth_model, own_share, read_journal, record_key, record_note,
-    restore_line, share_of, shown, write_files, write_found)
+from .common import count_workers, digest_ends, digest_files
+
+# %% ../nbs/02c_video.ipynb #5e021f0c
+from inpaint_nb.records import (
+    FoundCrops, RecordFiles, RecordMaker, RecordSummary, RecordWork, check_options, do_all,
+    encode_record, known_empty, left_out, make_folder, one_thread_each, open_depth_model,
+    own_share, read_journal, record_key, record_note, restore_line, share_of, shown, write_files,
+    write_found
+)
 from .warp import match_depth
 
 # %% ../nbs/02c_video.ipynb #ada840ee
@@ -211,7 +215,7 @@ def composed_clip(
         behind = ground_texture(frame, scene.window, side, scene.softness)
         now = moving_layers(scene, paths, number, behind)
         picture, mask = layered_record(now, 100 * widest / side, parameters.convergence)
-        pictures.append(eight_bits(picture[:, margin:side - margin]))
+        pictures.append(as_bytes(picture[:, margin:side - margin]))
         masks.append(mask[:, margin:side - margin])
     pictures, masks = np.stack(pictures), np.stack(masks)
     top, left, area = best_crop(masks.sum(0, dtype=np.uint8), options.size, rng, tries=6)
@@ -505,7 +509,7 @@ def _look(
     shot: Shot,
     parameters: PhotoParameters,
     key: tuple,
-) -> Found:
+) -> FoundCrops:
     "Crops of the placed frames by their depth."
     pictures = place_frames(shot.frames, parameters)
     if not maker.model.needs_paths: shot.frames.clear()  # large frames of a large film
@@ -516,7 +520,7 @@ def _look(
         maker.go_on()
         return depth_of(t)
     crops = clip_crops(pictures, patient_depth, parameters, maker.options, key)
-    return Found(crops, dict.fromkeys(crops, parameters))
+    return FoundCrops(crops, dict.fromkeys(crops, parameters))
 
 def _compose(
     maker: ClipMaker,
@@ -525,7 +529,7 @@ def _compose(
     shot: Shot,
     parameters: PhotoParameters,
     key: tuple,
-) -> Found:
+) -> FoundCrops:
     "Parts of clips that move before the frames."
     parts = maker.helpers.choose(source, *key) if maker.helpers else {}
     frames = [material(Image.fromarray(frame)) for frame in shot.frames]
@@ -534,7 +538,7 @@ def _compose(
     found = {place: composed_clip(keyed_random('layers', *key, *place), frames, [*parts.values()],
                                   parameters, maker.options, maker.go_on) for place in places}
     crops = {place: crop[:2] for place, crop in found.items() if crop}
-    return Found(crops, {place: found[place][2] for place in crops},
+    return FoundCrops(crops, {place: found[place][2] for place in crops},
                  {'helpers': [digest[:8] for digest in parts]})
 
 # %% ../nbs/02c_video.ipynb #db545602

@@ -7,7 +7,7 @@ import torch
 from commands import ENV, Running, run, script
 from PIL import Image
 
-from inpaint_nb import cli
+from inpaint_nb import cli, program
 from inpaint_nb.models import create_model, load_model, save_model
 from inpaint_nb.program import Incomplete, finish
 from inpaint_nb.scenes import random_scene
@@ -700,3 +700,14 @@ def test_ctrl_c_after_the_end_shows_nothing(tmp_path):
             "raise SystemExit(finish(lambda: print('done'), 'go on'))")
     ended = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, 'done\n', '')
+
+
+def test_a_long_load_is_said(monkeypatch, capsys):
+    "Only while PyTorch is loading."
+    monkeypatch.setattr(program, 'LONG_LOAD', 0.01)
+    monkeypatch.setattr(torch.__spec__, '_initializing', True, raising=False)
+    assert finish(lambda: time.sleep(0.5), 'go on', []) == 0
+    assert capsys.readouterr().err == 'loading PyTorch ...\n'
+    monkeypatch.setattr(torch.__spec__, '_initializing', False, raising=False)
+    assert finish(lambda: time.sleep(0.5), 'go on', []) == 0
+    assert capsys.readouterr().err == ''

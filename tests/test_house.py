@@ -63,7 +63,7 @@ def test_notebooks_and_tests_import_what_comes_with_dev():
     code = [path.read_text(encoding='utf-8') for path in (ROOT/'tests').glob('*.py')]
     for path in (ROOT/'nbs').glob('*.ipynb'):
         cells = [''.join(cell['source']) for cell in json.loads(path.read_text(encoding='utf-8'))['cells'] if cell['cell_type'] == 'code']
-        code += [re.sub(r'^\s*[%!].*', '', cell, flags=re.MULTILINE) for cell in cells]
+        code += [re.sub(r'^(\s*)[%!].*', r'\1pass', cell, flags=re.MULTILINE) for cell in cells]
     brought_along = {'ipython', 'matplotlib-inline', 'nbformat', 'packaging', 'pyyaml'}  # by nbdev, jupyterlab and pytest
     assert imported(*code) <= distributions('requirements') | distributions('dev_requirements') | brought_along
 
@@ -119,3 +119,44 @@ def test_rooms_use_only_rooms_below():
         for under in below.get(room, ()): climb(under, [*way, room])
         done.add(room)
     for room in below: climb(room, [])
+
+
+def exported_cells() -> list[tuple[str, str]]:
+    "Page and source of each cell that is exported."
+    return [(name, source) for name, source in code_cells() if re.match(r'#\|\s*export\b', source)]
+
+
+def test_nothing_is_too_long():
+    "A cell fits a screen, a module and a page can be held in the head."
+    cells = exported_cells()
+    assert len(cells) > 300
+    assert [(name, source.splitlines()[1]) for name, source in cells if len(source.splitlines()) > 40] == []
+    lengths = {path.name: len(path.read_text(encoding='utf-8').splitlines()) for path in (ROOT/'inpaint_nb').glob('[a-z]*.py')}
+    assert {name: length for name, length in lengths.items() if length > 750} == {}
+    pages = {path.name: len(json.loads(path.read_text(encoding='utf-8'))['cells']) for path in (ROOT/'nbs').glob('*.ipynb')}
+    assert {name: cells for name, cells in pages.items() if cells > 130} == {}
+
+
+def public_names(source: str) -> list[str]:
+    "What a piece of code defines for others, methods that are added later left out."
+    names = []
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            if not any(isinstance(part, ast.Name) and part.id.startswith('patch') for mark in node.decorator_list for part in ast.walk(mark)): names.append(node.name)
+        elif isinstance(node, ast.Assign): names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name): names.append(node.target.id)
+    return [name for name in names if not name.startswith('_')]
+
+
+def test_one_name_for_one_thing():
+    "No two rooms define the same public name."
+    homes = {}
+    for path in (ROOT/'inpaint_nb').glob('[a-z]*.py'):
+        for name in public_names(path.read_text(encoding='utf-8')): homes.setdefault(name, set()).add(path.stem)
+    assert len(homes) > 500
+    assert {name: rooms for name, rooms in homes.items() if len(rooms) > 1} == {}
+
+
+def test_types_are_for_others_too():
+    "A type checker of another project looks into this package only if it says so."
+    assert (ROOT/'inpaint_nb/py.typed').exists() and 'py.typed' in (ROOT/'setup.py').read_text(encoding='utf-8')

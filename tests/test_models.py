@@ -16,9 +16,11 @@ import torch
 from inpaint_nb.fills import repeat_background
 from inpaint_nb.light import gaussian_kernel
 from inpaint_nb.light_video import GATES, LightVideoInpaintV1, frame_windows, narrowed
+from inpaint_nb.common import write_whole
 from inpaint_nb.models import (
     MODELS, PRETRAINED, count_macs, create_model, load_model, matching_weights, pretrained_cards,
-    pretrained_file, read_checkpoint, save_model, write_whole)
+    pretrained_file, read_checkpoint, save_model
+)
 
 REFERENCE = Path(__file__).parents[2] / 'shared' / 'reference'
 GOLDEN = REFERENCE / 'golden' / 'model_light_inpaint_v1.npz'

@@ -517,6 +517,18 @@ def test_interrupted_pack_leaves_the_old_one(images, tmp_path, monkeypatch):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs a device that is always full')
+def test_a_full_disk_leaves_no_part_of_a_pack(images, tmp_path, monkeypatch):
+    def full(path, mode):
+        Path(path).touch()
+        return open('/dev/full', mode)
+    shutil.copytree(images/'train', tmp_path/'train')
+    before = contents(tmp_path)
+    monkeypatch.setattr(operations, 'open', full, raising=False)
+    with pytest.raises(OSError, match='No space left'): pack_records(tmp_path, progress=False)
+    assert contents(tmp_path) == before
+
+
 def test_all_that_may_take_long_shows_how_far_it_is(images, tmp_path, monkeypatch, capsys):
     shutil.copytree(images/'train', tmp_path/'train')
     bars, tqdm = [], keeping.tqdm

@@ -499,7 +499,7 @@ def test_files_of_options(data, tmp_path):
     assert torch.equal(weights(tmp_path/f'2/{NAME}.pth'), weights(tmp_path/f'{NAME}.checkpoint.pth'))
     assert not torch.equal(weights(tmp_path/f'1/{NAME}.pth'), weights(tmp_path/f'2/{NAME}.pth'))
     run(data, tmp_path/'bare', max_epoch=1, disable_backup=True, skip_eval=True)
-    assert sorted(path.name for path in (tmp_path/'bare').iterdir()) == [f'{NAME}.checkpoint.pth', f'{NAME}.pth', 'loss.csv', 'loss.png', 'tensorboard']
+    assert sorted(path.name for path in (tmp_path/'bare').iterdir()) == [f'{NAME}.checkpoint.pth', f'{NAME}.pth', 'loss.csv', 'loss.png', 'progress.json', 'tensorboard']
 
 def test_without_judging_no_eval_folder_is_needed(tmp_path):
     data = make_data(tmp_path/'data', eval=0)
