@@ -181,6 +181,7 @@ def stream_views(
     for (left_eye, left_mask), (right_eye, right_mask) in zip(left, right):
         yield StereoViews(left_eye, right_eye, left_mask, right_mask)
 
+# %% ../nbs/06a_clip.ipynb #b20aab83
 def fill_stream(
     opened: Iterable[StereoViews],  # of `open_views`, one frame each
     model: nn.Module | None = None,  # for photos or clips; None: repeat the background

@@ -168,6 +168,7 @@ def make_many(
     if not summary.made and not summary.there: raise ValueError(failed)
     raise Incomplete(f'{failed}; all others are in {args.out}')
 
+# %% ../nbs/10a_stereo_program.ipynb #f50709a9
 def make_previews(
     parser: Parser,
     args: argparse.Namespace,  # a command line that was understood
@@ -193,6 +194,7 @@ def make_previews(
     for clip, out in clips.items():
         print(one_line(str(preview_clip(clip, out, args.preview, models))))
 
+# %% ../nbs/10a_stereo_program.ipynb #8b636a5e
 def make_stereo_files(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ):

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from inpaint_nb import cli
-from inpaint_nb.preview import HOLE_PINK, middle_frames, preview_clip
+from inpaint_nb.common import HOLE_COLOUR
+from inpaint_nb.preview import middle_frames, preview_clip
 from inpaint_nb.clip import part_of
 from inpaint_nb.clips import open_clip
 from inpaint_nb.encoding import EncodingOptions
@@ -37,7 +38,7 @@ def test_sheet(films, tmp_path):
     for row, number in enumerate((4, 12, 20)):
         pixels = sheet[row * 320 + 20:(row + 1) * 320]
         assert abs(pixels[:80, :300].mean() - 10 * number) < 6
-        pink = (np.abs(pixels - np.array(HOLE_PINK) * 255).max(-1) < 60)
+        pink = (np.abs(pixels - np.array(HOLE_COLOUR) * 255).max(-1) < 60)
         assert pink[:, 1200:].sum() > 50 and pink[:, :800].sum() < pink[:, 1200:].sum() / 20
 
 
