@@ -59,7 +59,7 @@ def look_at(
         image = batch_of_one(frame).to(models.device)
         depth = bend(finder.infer(image, paths_of(clip, [number])), finder)
         opened = open_with(options, image, depth)
-        filled = fill_views(opened, model)
+        filled = fill_views(opened, model, max_width=options.inpaint_max_width)
         rgbd = rgbd_views(image, depth)
         for name in options.formats:  # what the encoder does is not in it
             video_frame(arrange(name, filled, rgbd, options.layout), options.encoding.pixels)
