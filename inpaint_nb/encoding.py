@@ -87,8 +87,7 @@ class EncodingOptions:
     end_time: str | None = None  # end there: seconds, mm:ss or hh:mm:ss
     max_fps: float | None = None  # leave out frames of a clip that has more in a second
     video_codec: str = 'libx264'  # of a clip: libx264, libx265, av1, ffv1
-    # of the encoder: ultrafast to placebo, of AV1 0 (slow) to 13; default: its own
-    preset: str | None = None
+    preset: str | None = None  # ultrafast to placebo, of AV1 0 (slow) to 13; default: its own
     tune: str | None = None  # of the encoder: film, animation, grain and so on; default: none
     # kind of pixels: yuv420p, yuv444p, yuv420p10le (10 bits) and so on; default: yuv420p
     pix_fmt: str | None = None
@@ -99,13 +98,12 @@ class EncodingOptions:
             raise ValueError(f"unknown video codec {self.video_codec!r}; "
                              f"there are: {', '.join(ENCODERS)}")
         row = ENCODERS[self.video_codec]
-        for name, known in (('preset', row.presets), ('tune', row.tunes),
-                            ('pix_fmt', row.pix_fmts)):
+        for name in ('preset', 'tune', 'pix_fmt'):
+            known = getattr(row, f'{name}s')
             value = getattr(self, name)
             if value is not None and value not in known:
-                words = ', '.join(known) or 'none'
                 raise ValueError(f"{self.video_codec} has no {name.replace('_', ' ')} {value!r}; "
-                                 f'there are: {words}')
+                                 f"there are: {', '.join(known) or 'none'}")
         if self.max_fps is not None and not 0 < self.max_fps <= 1000:
             raise ValueError(f'max fps is more than 0, at most 1000, not {self.max_fps}')
         start, end = self.span

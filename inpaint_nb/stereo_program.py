@@ -91,6 +91,7 @@ def stereo_parser() -> Parser:
     add_room(parser, parameters, short=dict(out='-o'))
     return parser
 
+# %% ../nbs/10a_stereo_program.ipynb #ad533b11
 def stereo_values(
     parser: Parser,
     args: argparse.Namespace,  # a command line that was understood
