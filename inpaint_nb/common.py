@@ -114,7 +114,7 @@ def run_in_order(
     stop: threading.Event,  # set when no more results are wanted
 ) -> Iterator:
     "Results of jobs that run in threads, in the order of the jobs."
-    waiting = deque()
+    waiting: deque = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for job in jobs:
