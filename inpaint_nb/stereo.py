@@ -240,7 +240,7 @@ def save_pixels(
                          f"not {path.suffix or 'a name without suffix'}")
     file = BytesIO()
     if pixels.shape[-1] == 1: pixels = pixels.squeeze(-1)
-    Image.fromarray(pixels).save(file, kind, quality=quality, subsampling=0)
+    Image.fromarray(pixels).save(file, kind, quality=quality, subsampling=0, compress_level=4)
     write_whole(path, file.getbuffer())
 
 def save_picture(
