@@ -6,8 +6,8 @@
 __all__ = ['Region', 'PICTURE_SUFFIXES', 'CLIP_SUFFIXES', 'SUFFIXES', 'STEREO_LIMITS', 'tiling_of', 'tiles_to_fill',
            'cpu_has_matrix_units', 'half_precision', 'inpaint_view', 'open_views', 'fill_views', 'make_stereo',
            'eight_bits', 'save_pixels', 'save_picture', 'read_pixels', 'read_picture', 'output_files', 'bend',
-           'find_depth', 'check_limits', 'check_numbers', 'StereoOptions', 'load_inpainter', 'depth_model_of',
-           'open_with', 'StereoModels', 'limited', 'only_depth', 'photo_views', 'stereo_photo']
+           'find_depth', 'check_limits', 'check_numbers', 'WhatToUse', 'StereoOptions', 'load_inpainter',
+           'depth_model_of', 'open_with', 'StereoModels', 'limited', 'only_depth', 'photo_views', 'stereo_photo']
 
 # %% ../nbs/06_stereo.ipynb #02dafef9
 import itertools
@@ -360,8 +360,8 @@ def check_numbers(
 
 # %% ../nbs/06_stereo.ipynb #0f959a29
 @dataclass(frozen=True)
-class StereoOptions:
-    "What decides how stereo pictures and clips look."
+class WhatToUse:
+    "The network that fills, and where depth comes from."
     # trained inpainter, a .pth file; pretrained: the weights that come with the package;
     # repeat: no network, the background is repeated
     checkpoint_file: str | Path | None = 'pretrained'
@@ -371,8 +371,12 @@ class StereoOptions:
     model_type: str = 'Pseudo'  # name of the depth model, for files with their folder: Files:FOLDER
     # let a depth model work at no more than the short side of the picture
     limit_resolution: bool = False
-    # short side at which a depth model works, pixels; default: its own
     depth: DepthOptions = DepthOptions(seed=71, edge_dilation=2)  # how the depth model works
+
+# %% ../nbs/06_stereo.ipynb #f2b425cd
+@dataclass(frozen=True)
+class StereoOptions(WhatToUse):
+    "What decides how stereo pictures and clips look."
     # full_sbs, half_sbs, full_tb, half_tb, cross_eyed, vr180, rgbd, half_rgbd, anaglyph,
     # anaglyph_dubois_2009, anaglyph_colour, anaglyph_half_colour, anaglyph_gray, anaglyph_wimmer,
     # left, right, mask; several with commas
