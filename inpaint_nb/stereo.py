@@ -6,8 +6,8 @@
 __all__ = ['Region', 'PICTURE_SUFFIXES', 'CLIP_SUFFIXES', 'SUFFIXES', 'STEREO_LIMITS', 'tiling_of', 'tiles_to_fill',
            'cpu_has_matrix_units', 'half_precision', 'inpaint_view', 'open_views', 'fill_views', 'make_stereo',
            'eight_bits', 'save_pixels', 'save_picture', 'read_pixels', 'read_picture', 'output_files', 'bend',
-           'find_depth', 'check_limits', 'WhatToUse', 'StereoOptions', 'load_inpainter', 'depth_model_of', 'open_with',
-           'StereoModels', 'limited', 'only_depth', 'photo_views', 'stereo_photo']
+           'find_depth', 'check_limits', 'check_numbers', 'WhatToUse', 'StereoOptions', 'load_inpainter',
+           'depth_model_of', 'open_with', 'StereoModels', 'limited', 'only_depth', 'photo_views', 'stereo_photo']
 
 # %% ../nbs/06_stereo.ipynb #02dafef9
 import itertools
@@ -240,7 +240,7 @@ def save_pixels(
                          f"not {path.suffix or 'a name without suffix'}")
     file = BytesIO()
     if pixels.shape[-1] == 1: pixels = pixels.squeeze(-1)
-    Image.fromarray(pixels).save(file, kind, quality=quality, subsampling=0)
+    Image.fromarray(pixels).save(file, kind, quality=quality, subsampling=0, compress_level=4)
     write_whole(path, file.getbuffer())
 
 def save_picture(
@@ -348,6 +348,16 @@ def check_limits(
     limits = f'{least} or more' if most == math.inf else f'{least} to {most}'
     raise ValueError(f"{name.replace('_', ' ')} is {limits}, not {value}")
 
+def check_numbers(
+    options,  # `StereoOptions`
+):
+    "Refuse numbers that cannot work."
+    for name, limits in STEREO_LIMITS.items():
+        value = getattr(options, name)
+        if value is not None: check_limits(name, value, *limits)
+    if not 0 < options.fps <= 1000:
+        raise ValueError(f'fps is more than 0, at most 1000, not {options.fps}')
+
 # %% ../nbs/06_stereo.ipynb #0f959a29
 @dataclass(frozen=True)
 class WhatToUse:
@@ -379,24 +389,16 @@ class StereoOptions(WhatToUse):
     convergence: float = 0.5  # depth that stays in the plane of the screen, 0 (far) to 1 (near)
     inner_dilation: int = 0  # columns of the depth map by which holes grow into the foreground
     outer_dilation: int = 0  # columns of the depth map by which holes grow into the background
-    # columns of the depth map over which its edges are blurred, to be made steep by the picture
-    # (then without --edge-dilation); 0: leave them as they are
-    depth_refine: int = 0
+    depth_refine: int = 0  # columns of the map over which depth edges are blurred, to make steep
     preserve_screen_border: bool = False  # no disparity at the left and right border: stretch there
-    # fill at this width at most, pixels; default: the picture's
-    inpaint_max_width: int | None = None
+    inpaint_max_width: int | None = None  # fill at this width at most; default: the picture's
     inpaint_overlap_frames: int = 3  # frames in which the windows of a network for clips overlap
     quality: int = 95  # of a JPEG, 1 to 100
     crf: int = 18  # of a clip, 0 (best, largest file) to 51
     fps: float = 30.0  # frames per second of a folder of frames; a video file has its own
     gpu: int = 0  # number of the GPU; -1, or no GPU there: CPU
 
-    def __post_init__(self):
-        for name, limits in STEREO_LIMITS.items():
-            value = getattr(self, name)
-            if value is not None: check_limits(name, value, *limits)
-        if not 0 < self.fps <= 1000:
-            raise ValueError(f'fps is more than 0, at most 1000, not {self.fps}')
+    def __post_init__(self): check_numbers(self)
 
     @property
     def formats(self) -> list[str]: return self.format.split(',')
