@@ -50,6 +50,8 @@ from .scenes import example_photo, random_scene
 from .layouts import anaglyph, side_by_side
 from .stereo import make_stereo, read_picture, save_picture
 from .run import fit
+
+# %% ../nbs/08_demo.ipynb #27ca7e4d
 from .settings import TrainConfig
 
 # %% ../nbs/08_demo.ipynb #b85c1cec

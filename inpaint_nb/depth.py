@@ -90,10 +90,10 @@ class DepthModel:
     def follow(self, frames: Iterable[Tensor], paths: Paths = None) -> Iterator[Tensor]:
         "Depth of the frames of a shot of any length, on a scale that changes slowly."
         yield from map(RunningScale(), self.estimate_clip(frames, paths))
+
     def origin(self, paths: Sequence[str | Path] = ()) -> str:
         "Digest of weights or files; empty: the model's name and options decide alone."
         return ''
-
     def check_clip(self, clip: str | Path, paths: Sequence[str | Path], missing: int = 0):
         "Refuse depth that does not fit a clip; `missing` frames it promises, and has not."
     def check_frame(self, path: str | Path):

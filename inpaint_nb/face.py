@@ -206,12 +206,15 @@ def inpainter_of(
 def fill_opened(
     opened: StereoViews,  # of `open_views`, b pictures
     model: nn.Module | None,  # for photos, or for clips: then the pictures are the frames of one
+    overlap: int = 3,  # see `fill_stream`
+    max_width: int | None = None,  # see `inpaint_view`
 ) -> StereoViews:  # masks: how much of each pixel was made up
     "The same views, their holes filled."
-    if getattr(model, 'frames', 1) == 1: return fill_views(opened, model)
+    if model is None or model.frames == 1: return fill_views(opened, model, max_width=max_width)
     number = len(opened.left)
     parts = [[None] * number if part is None else part.split(1) for part in opened]
-    filled = fill_stream((StereoViews(*frame) for frame in zip(*parts)), model)
+    frames = (StereoViews(*frame) for frame in zip(*parts))
+    filled = fill_stream(frames, model, overlap, max_width=max_width)
     return StereoViews(*(None if part[0] is None else torch.cat(part) for part in zip(*filled)))
 
 # %% ../nbs/06d_python.ipynb #c864591f
@@ -221,7 +224,7 @@ def _opened(image, depth, model, divergence, convergence, view, device, settings
     planes, form = take_picture(image)
     device = _device(form, device, model)
     depth = depth_for(planes, depth, options.model_type, device)
-    return open_with(options, planes.to(device), depth), form
+    return open_with(options, planes.to(device), depth), form, options
 
 def _handed_back(views: StereoViews, form: Form) -> StereoViews:
     "Views and masks as what came in; a mask of whole numbers is 0 only where nothing was made up."
@@ -245,11 +248,14 @@ def make_views(
     **settings,  # further fields of `StereoOptions`, such as `model_type`
 ) -> StereoViews:  # all of the picture's kind; masks: how much of each pixel was made up
     "Both eyes' views of a picture, their holes filled."
-    opened, form = _opened(
+    opened, form, options = _opened(
         image, depth, model, divergence, convergence, view, device, settings)
     network = inpainter_of(model, opened.left.device)
-    return _handed_back(fill_opened(opened, network), form)
+    filled = fill_opened(opened, network, options.inpaint_overlap_frames,
+                         options.inpaint_max_width)
+    return _handed_back(filled, form)
 
+# %% ../nbs/06d_python.ipynb #e1c2ecba
 def holes(
     image: Picture,
     depth: Picture | None = None,  # near is 1 or white; None: ask a network, `model_type`
@@ -261,7 +267,7 @@ def holes(
     **settings,  # further fields of `StereoOptions`, such as `model_type`
 ) -> StereoViews:  # all of the picture's kind; masks: 1 or white in the hole
     "Both eyes' views of a picture, their holes open and black."
-    opened, form = _opened(image, depth, None, divergence, convergence, view, device, settings)
+    opened, form, _ = _opened(image, depth, None, divergence, convergence, view, device, settings)
     return _handed_back(opened, form)
 
 # %% ../nbs/06d_python.ipynb #0c6a7a9d

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from .common import HOLE_COLOUR
 from .clip import part_of, paths_of, turned_frames
 from .clips import Clip, open_clip
 from .encoding import video_frame
 from .layouts import anaglyph, arrange, rgbd_views
 from .photos import batch_of_one
-from .common import HOLE_COLOUR
 from .records import make_folder
 from .stereo import (
     PICTURE_SUFFIXES, StereoModels, StereoOptions, bend, eight_bits, fill_views, limited,
@@ -59,12 +59,12 @@ def look_at(
         image = batch_of_one(frame).to(models.device)
         depth = bend(finder.infer(image, paths_of(clip, [number])), finder)
         opened = open_with(options, image, depth)
-        filled = fill_views(opened, model)
+        filled = fill_views(opened, model, max_width=options.inpaint_max_width)
         rgbd = rgbd_views(image, depth)
         for name in options.formats:  # what the encoder does is not in it
             video_frame(arrange(name, filled, rgbd, options.layout), options.encoding.pixels)
-        took = time.perf_counter() - start
-        looks.append(PreviewFrame(float(clip.times[number]), opened, filled, took))
+        seconds = time.perf_counter() - start
+        looks.append(PreviewFrame(float(clip.times[number]), opened, filled, seconds))
     return looks
 
 # %% ../nbs/06e_preview.ipynb #948107ad

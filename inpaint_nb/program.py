@@ -283,6 +283,7 @@ def end_in_peace():
     "When the process ends, Ctrl-C comes too late: libraries clean up undisturbed."
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the last one goes first
 
+# %% ../nbs/09a_program.ipynb #667094b2
 @heard()
 def finish(
     work: Callable[[], None],  # what the command does

@@ -7,8 +7,8 @@ __all__ = ['NOTE', 'encode_png', 'parse_note', 'record_note', 'encode_record', '
            'options_of', 'check_options', 'records_of', 'finished_records', 'record_label', 'check_records',
            'write_journal', 'read_journal', 'read_split', 'known_empty', 'own_share', 'share_of', 'content_key',
            'share_keys', 'RecordWork', 'one_thread_each', 'PhotoResult', 'RecordSummary', 'left_out', 'name_unread',
-           'summary_lines', 'shown', 'RecordMaker', 'restore_line', 'plan_photo', 'Found', 'RecordFiles', 'write_found',
-           'record_key', 'make_photo', 'make_folder', 'open_depth_model', 'do_all', 'make_image_records']
+           'summary_lines', 'shown', 'RecordMaker', 'restore_line', 'plan_photo', 'FoundCrops', 'RecordFiles',
+           'write_found', 'record_key', 'make_photo', 'make_folder', 'open_depth_model', 'do_all', 'make_image_records']
 
 # %% ../nbs/02a_records.ipynb #f4f09315
 import hashlib
@@ -496,7 +496,7 @@ def plan_photo(
     return done(reused=reused)
 
 # %% ../nbs/02a_records.ipynb #a46bd1a5
-class Found(NamedTuple):
+class FoundCrops(NamedTuple):
     "The crops of one source."
     crops: dict[tuple[int, int], tuple]  # (number, sample): pixels and mask
     drawn: dict[tuple[int, int], PhotoParameters]  # (number, sample): what was drawn for it
@@ -508,14 +508,14 @@ def _look(
     path: Path,
     parameters: PhotoParameters,
     key: tuple,
-) -> Found:
+) -> FoundCrops:
     "The crops of one photo by its depth."
     picture = place_photo(image, parameters)
     maker.go_on()
     depth = photo_depth(maker.model, image, path, picture, parameters)
     maker.go_on()
     crops = photo_crops(picture, depth, parameters, maker.options, key)
-    return Found(crops, dict.fromkeys(crops, parameters))
+    return FoundCrops(crops, dict.fromkeys(crops, parameters))
 
 def _compose(
     maker: RecordMaker,
@@ -523,14 +523,14 @@ def _compose(
     path: Path,
     parameters: PhotoParameters,
     key: tuple,
-) -> Found:
+) -> FoundCrops:
     "Composed pictures with one photo behind."
     parts = maker.helpers.choose(content_key(path), *key) if maker.helpers else {}
     found = composed_crops(material(image), [*parts.values()], parameters, maker.options, key,
                            maker.go_on)
     crops = {place: (picture, mask) for place, (picture, mask, _) in found.items()}
     drawn = {place: drawn for place, (_, _, drawn) in found.items()}
-    return Found(crops, drawn, {'helpers': [digest[:8] for digest in parts]})
+    return FoundCrops(crops, drawn, {'helpers': [digest[:8] for digest in parts]})
 
 # %% ../nbs/02a_records.ipynb #49b0f9a2
 class RecordFiles(NamedTuple):
@@ -543,7 +543,7 @@ class RecordFiles(NamedTuple):
 
 def write_found(
     maker: RecordMaker,
-    found: Found,
+    found: FoundCrops,
     files: RecordFiles,
     facts: dict,  # what both journal and note say: source, depth, and of clips more
     name: str,  # of the source, for people

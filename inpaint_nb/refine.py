@@ -85,6 +85,7 @@ def _near_share(depth, image, places, here, low, high):
     near, far = mean(level > 0.75), mean(level < 0.25)
     return near / (near + far)
 
+# %% ../nbs/01i_refine.ipynb #5bda42b3
 @torch.no_grad()
 def steep_edges(
     depth: Tensor,  # b 1 h w, 0..1, of the picture's size

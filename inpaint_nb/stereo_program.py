@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from .common import is_first_process
+from .common import is_first_process, world_size
 from inpaint_nb.program import (
     NAMES, Incomplete, Parameter, Parser, add_option, add_room, check_depth_model, error_line,
     one_line, refusing, room_parameters, taken
@@ -66,7 +66,6 @@ def chosen_formats(
     if args.anaglyph: given.append(ANAGLYPH_NAMES[args.anaglyph])
     return ','.join(dict.fromkeys(filter(None, given))) or 'full_sbs'
 
-# %% ../nbs/10a_stereo_program.ipynb #134b2f91
 def stereo_parser() -> Parser:
     "The parser of `inpaint_stereo`."
     parser = Parser(
@@ -91,7 +90,7 @@ def stereo_parser() -> Parser:
     add_room(parser, parameters, short=dict(out='-o'))
     return parser
 
-# %% ../nbs/10a_stereo_program.ipynb #ad533b11
+# %% ../nbs/10a_stereo_program.ipynb #858c7263
 def stereo_values(
     parser: Parser,
     args: argparse.Namespace,  # a command line that was understood
@@ -164,12 +163,12 @@ def make_many(
     summary = stereo_many(**given, progress=is_first_process(), reason=reason)
     print(summary)
     # torchrun stops all processes if one ends with another status than 0
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1 or not summary.failed: return
+    if world_size() > 1 or not summary.failed: return
     failed = f'{len(summary.failed)} photos or clips failed, the lines above say why'
     if not summary.made and not summary.there: raise ValueError(failed)
     raise Incomplete(f'{failed}; all others are in {args.out}')
 
-# %% ../nbs/10a_stereo_program.ipynb #3ecb3a8a
+# %% ../nbs/10a_stereo_program.ipynb #f50709a9
 def make_previews(
     parser: Parser,
     args: argparse.Namespace,  # a command line that was understood
@@ -195,7 +194,7 @@ def make_previews(
     for clip, out in clips.items():
         print(one_line(str(preview_clip(clip, out, args.preview, models))))
 
-# %% ../nbs/10a_stereo_program.ipynb #a57d437a
+# %% ../nbs/10a_stereo_program.ipynb #8b636a5e
 def make_stereo_files(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process
 ):

@@ -48,7 +48,7 @@ from .common import count_workers, digest_ends, digest_files
 
 # %% ../nbs/02c_video.ipynb #5e021f0c
 from inpaint_nb.records import (
-    Found, RecordFiles, RecordMaker, RecordSummary, RecordWork, check_options, do_all,
+    FoundCrops, RecordFiles, RecordMaker, RecordSummary, RecordWork, check_options, do_all,
     encode_record, known_empty, left_out, make_folder, one_thread_each, open_depth_model,
     own_share, read_journal, record_key, record_note, restore_line, share_of, shown, write_files,
     write_found
@@ -509,7 +509,7 @@ def _look(
     shot: Shot,
     parameters: PhotoParameters,
     key: tuple,
-) -> Found:
+) -> FoundCrops:
     "Crops of the placed frames by their depth."
     pictures = place_frames(shot.frames, parameters)
     if not maker.model.needs_paths: shot.frames.clear()  # large frames of a large film
@@ -520,7 +520,7 @@ def _look(
         maker.go_on()
         return depth_of(t)
     crops = clip_crops(pictures, patient_depth, parameters, maker.options, key)
-    return Found(crops, dict.fromkeys(crops, parameters))
+    return FoundCrops(crops, dict.fromkeys(crops, parameters))
 
 def _compose(
     maker: ClipMaker,
@@ -529,7 +529,7 @@ def _compose(
     shot: Shot,
     parameters: PhotoParameters,
     key: tuple,
-) -> Found:
+) -> FoundCrops:
     "Parts of clips that move before the frames."
     parts = maker.helpers.choose(source, *key) if maker.helpers else {}
     frames = [material(Image.fromarray(frame)) for frame in shot.frames]
@@ -538,7 +538,7 @@ def _compose(
     found = {place: composed_clip(keyed_random('layers', *key, *place), frames, [*parts.values()],
                                   parameters, maker.options, maker.go_on) for place in places}
     crops = {place: crop[:2] for place, crop in found.items() if crop}
-    return Found(crops, {place: found[place][2] for place in crops},
+    return FoundCrops(crops, {place: found[place][2] for place in crops},
                  {'helpers': [digest[:8] for digest in parts]})
 
 # %% ../nbs/02c_video.ipynb #db545602

@@ -430,6 +430,7 @@ class ProgressNote(Callback):
             self.failed = True
             tqdm.write(f'{error}. The run goes on without that file.', file=sys.stderr)
 
+# %% ../nbs/04b_watch.ipynb #e1b61796
 def progress_of(
     run: Training,
     doing: str,
@@ -459,6 +460,7 @@ class HushedWriter:
         before = threading.excepthook
         if not isinstance(before, cls): threading.excepthook = cls(before)
 
+# %% ../nbs/04b_watch.ipynb #77cbf4b9
 class TensorBoard(Callback):
     "Writes losses, scores and pictures for TensorBoard."
     writer = None

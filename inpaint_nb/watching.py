@@ -119,14 +119,14 @@ class RunPanel:
         seconds: float = 2,  # from one look to the next
     ):
         self.model_dir, self.seconds, self.ended = model_dir, seconds, threading.Event()
-        self.text, self.batches, self.epochs, self.picture = HTML(), Image(), Image(), Image()
+        self.text, self.choice = HTML(), Dropdown(description='pictures')
+        self.batches, self.epochs, self.picture = Image(), Image(), Image()
         self.picture.layout.max_width = '100%'
-        self.choice = Dropdown(description='pictures')
         self.choice.observe(self.show_picture, 'value')
         self.button = Button(description='Stop looking')
         self.button.on_click(lambda _: self.stop())
-        self.box = VBox([self.text, self.batches, self.epochs, self.choice, self.picture,
-                         self.button])
+        parts = self.text, self.batches, self.epochs, self.choice, self.picture, self.button
+        self.box = VBox(parts)
     def show_picture(self, _=None):
         "The chosen picture as it is now."
         if self.choice.value: self.picture.value = Path(self.choice.value).read_bytes()
@@ -142,17 +142,17 @@ class RunPanel:
             names = [(path.stem, str(path)) for path in seen.pictures]
             if names != [*self.choice.options]: self.choice.options = names
             self.show_picture()
+            return seen
         except (OSError, ValueError) as error: self.text.value = html.escape(str(error))
-        else: return seen
     def follow(self):
         "Look again and again, until the run is over or somebody stops it."
         while not self.ended.is_set():
-            seen = self.refresh()
-            if seen and seen.over: self.ended.set()
+            if getattr(self.refresh(), 'over', False): self.ended.set()
             self.ended.wait(self.seconds)
         self.button.disabled = True
     def stop(self): self.ended.set()
 
+# %% ../nbs/04d_watching_a_run.ipynb #1715d448
 def watch_run(
     model_dir: str | Path,  # of `inpaint_train`
     seconds: float = 2,  # from one look to the next

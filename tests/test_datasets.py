@@ -24,10 +24,9 @@ from inpaint_nb.scenes import random_scene
 from inpaint_nb.warp import forward_warp
 from stopping import count_changes, run_and_stop
 from making import make_image_records
+from reference import golden
 
-GOLDEN = Path(__file__).parents[2]/'shared/reference/golden'
 STEREO = Path(__file__).parents[2]/'shared/data/stereo'
-golden = lambda name: pytest.mark.skipif(not (GOLDEN/name).exists(), reason=f'needs ../shared/reference/golden/{name}')
 
 
 def scene_photo(seed, size=(270, 360)):
@@ -60,10 +59,9 @@ def make(photos, folder, **options):
 
 # Golden numbers
 
-@golden('hard_example_sampler.npz')
 @pytest.mark.parametrize('case', ['linear', 'linear_partial_cover', 'linear_too_few', 'linear_nan'])
 def test_sampler_weights(case):
-    data = np.load(GOLDEN/'hard_example_sampler.npz')
+    data = np.load(golden('hard_example_sampler.npz'))
     config = json.loads(str(data[f'{case}|config']))
     sampler = HardExampleSampler(config['N'], 100, history=config['history'], scale=config['scale'])
     steps = list(zip(data[f'{case}|indices'], data[f'{case}|losses']))
@@ -81,18 +79,16 @@ def test_sampler_weights(case):
         np.testing.assert_allclose(sampler.weights, expected, atol=1e-5)
 
 
-@golden('hard_example_sampler.npz')
 @pytest.mark.parametrize('case, losses', [('linear_constant', [0.1] * 5)])
 def test_sampler_constant_losses(case, losses):
     sampler = HardExampleSampler(6, 10)
     for index, loss in enumerate(losses): sampler.record_loss([index], loss)
     sampler.update_weights()
-    np.testing.assert_allclose(sampler.weights, np.load(GOLDEN/'hard_example_sampler.npz')[f'{case}|weights'], atol=1e-6)
+    np.testing.assert_allclose(sampler.weights, np.load(golden('hard_example_sampler.npz'))[f'{case}|weights'], atol=1e-6)
 
 
-@golden('extras_dataset.npz')
 def test_eval_crops():
-    data = np.load(GOLDEN/'extras_dataset.npz')
+    data = np.load(golden('extras_dataset.npz'))
     for number in range(3):
         mask, (top, left) = data[f'eval_crop|{number}|mask'], data[f'eval_crop|{number}|offset_yx']
         assert grid_crop(mask, 256) == (top, left)
@@ -101,9 +97,8 @@ def test_eval_crops():
     assert grid_crop(np.zeros((512, 512), np.uint8), 256) == tuple(data['eval_crop|empty_mask|offset_yx'])
 
 
-@golden('extras_dataset.npz')
 def test_dilation_steps():
-    data = np.load(GOLDEN/'extras_dataset.npz')
+    data = np.load(golden('extras_dataset.npz'))
     dot = torch.zeros(1, 1, 1, 64, dtype=torch.bool)
     dot[..., 32] = True
     grown = [thicken_mask(dot, keyed_random('steps', draw)).nonzero()[:, -1] for draw in range(8000)]

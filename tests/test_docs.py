@@ -8,12 +8,14 @@ import pytest, yaml
 from execnb.nbio import read_nb
 from nbconvert import HTMLExporter
 from nbdev.config import get_config
+from colab import INSTALL, links, source, wants_them, with_colab
 from readme import ROOT, plain
 
 NOTEBOOKS = sorted(path.name for path in (ROOT/'nbs').glob('*.ipynb'))
 CONFIG = get_config(path=ROOT)
 SITE = f"{CONFIG.doc_host}{CONFIG.doc_baseurl}/"
 CODE = f"{CONFIG.git_url}/blob/{CONFIG.branch}/"
+HEAVY = 300_000  # bytes of an image
 ENV = dict(os.environ, OMP_NUM_THREADS='1', MPLBACKEND='agg')
 
 
@@ -91,6 +93,16 @@ def test_sidebar_is_in_reading_order():
     for section in sections: assert section['contents'] == sorted(section['contents']), section['section']
 
 
+def test_site_settings():
+    "What a reader expects of a site: search, a dark form, where a page comes from, the sections that were promised."
+    settings = yaml.safe_load((ROOT/'_quarto.yml').read_text())
+    website, theme = settings['website'], settings['format']['html']['theme']
+    assert website['navbar']['search'] and set(theme) == {'light', 'dark'}
+    assert 'source' in website['repo-actions'] and website['repo-subdir'] == 'nbs'
+    sections = [section['section'] for section in website['sidebar']['contents'][1:]]
+    assert sections == ['The method', 'Training', 'Use', 'How to', 'Operations', 'Reference']
+
+
 def test_quarto_stub():
     assert yaml.safe_load((ROOT/'nbs/_quarto.yml').read_text())['metadata-files'] == ['nbdev.yml', '../_quarto.yml']
     nbdev_yml = yaml.safe_load((ROOT/'nbs/nbdev.yml').read_text())
@@ -127,11 +139,57 @@ def test_images(site):
             source = image.get('src')
             if source is None: assert 'id' in image, page.source.name  # a script fills it: the player of an animation
             elif source.startswith('data:image/'):
-                try: assert len(base64.b64decode(source.partition('base64,')[2], validate=True)) > 100, page.source.name
+                try: size = len(base64.b64decode(source.partition('base64,')[2], validate=True))
                 except binascii.Error: pytest.fail(f'{page.source.name}: an image that is none')
+                assert 100 < size < HEAVY, f'{page.source.name}: an image of {size} bytes'
             else:
-                assert (ROOT/'nbs'/unquote(source)).is_file(), f'{page.source.name}: {source}'
+                path = ROOT/'nbs'/unquote(source)
+                assert path.is_file() and path.stat().st_size < HEAVY, f'{page.source.name}: {source}'
                 assert image.get('alt'), f'{page.source.name}: {source} has no description'
+
+
+WIDGET = re.compile(r'^(?:\w+ = )?(?:explore|interact|watch_run|browse_records)\(', flags=re.MULTILINE)
+
+
+def is_picture(output: dict) -> bool:
+    "Is it to be seen without a kernel?"
+    data = output.get('data', {})
+    return any(kind.startswith('image/') for kind in data) or '<img' in ''.join(data.get('text/html', ''))
+
+
+def without_static_form(cells: list[dict]) -> list[str]:
+    "Widgets that a reader of the site would not see anything of: there is no stored picture within four cells."
+    found = []
+    for number, cell in enumerate(cells):
+        if cell['cell_type'] != 'code' or not WIDGET.search(source(cell)): continue
+        near = cells[max(0, number - 4):number + 5]
+        if not any(is_picture(output) for other in near for output in other.get('outputs', [])): found.append(source(cell))
+    return found
+
+
+def test_widgets_have_a_static_form():
+    pages = {name: json.loads((ROOT/'nbs'/name).read_text())['cells'] for name in NOTEBOOKS}
+    with_widget = [name for name, cells in pages.items() if any(cell['cell_type'] == 'code' and WIDGET.search(source(cell)) for cell in cells)]
+    assert len(with_widget) >= 7
+    for name, cells in pages.items(): assert not without_static_form(cells), name
+    alone = [dict(cell_type='code', source='explore(draw, number=slider)', outputs=[])]
+    assert without_static_form(alone)
+
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_opens_in_colab(name):
+    "Links to Colab and to the source stand under the title, then the cell that installs what is missing."
+    page = json.loads((ROOT/'nbs'/name).read_text(encoding='utf-8'))
+    if wants_them(page, name): assert page == with_colab(page, name), 'run `python tests/colab.py`'
+
+
+def test_every_page_of_the_card_opens_in_colab(site):
+    for stem in ('00_warp', '01_masks', '02_datasets', '03_models', '04_train', '05_gan', '06_stereo'):
+        cells = json.loads((ROOT/f'nbs/{stem}.ipynb').read_text(encoding='utf-8'))['cells']
+        assert [source(cell) for cell in cells[1:3]] == [links(f'{stem}.ipynb'), INSTALL]
+        shown = next(page for page in site.values() if page.source.name == f'{stem}.ipynb')
+        assert any(link.startswith('https://colab.research.google.com/github/') for link in shown.links)
+        assert '%pip' not in shown.html
 
 
 def test_no_traceback(site):

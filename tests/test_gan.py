@@ -27,10 +27,9 @@ from inpaint_nb.settings import TrainConfig, decay_groups
 from inpaint_nb.train import Callback, Compute, Interrupted, PlainStep, RunState
 from inpaint_nb.watch import summary
 from inpaint_nb.video import write_clip_record
+from reference import SHARED, SMALL, golden, needs
 
-shared = Path(__file__).parents[2]/'shared/reference'
-golden = shared/'golden'
-needs_reference = pytest.mark.skipif(not golden.exists(), reason='needs the reference results beside the checkout')
+needs_description = needs('state_dicts.md', of=SHARED)
 NAME, OURS = 'inpaint.tiny', 'inpaint_nb.background_v1'
 
 class Tiny(Inpainter):
@@ -99,18 +98,17 @@ def batch(seed=0, size=72, number=2):
 
 def seeded(name: str):
     "A discriminator with the weights of the recipe, and what the reference's answers."
-    sys.path.insert(0, str(golden))
+    sys.path.insert(0, str(SMALL))
     try: import recipe
     finally: sys.path.pop(0)
-    stored, network = np.load(golden/f'discriminator_{name}.npz'), create_discriminator(name)
+    stored, network = np.load(golden(f'discriminator_{name}.npz')), create_discriminator(name)
     shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     return stored, network, {key: torch.tensor(value) for key, value in recipe.build(shapes, set(stored['norm_weight_names'].tolist())).items()}
 
-@needs_reference
 @pytest.mark.parametrize('name', ['l3c', 'l3ce', 'ffc', 'ffce', 'l3cffce'])
 def test_answers_equal_the_reference(name):
     stored, network, state = seeded(name)
-    inputs = np.load(golden/'discriminator_inputs.npz')
+    inputs = np.load(golden('discriminator_inputs.npz'))
     x, condition, mask = [torch.tensor(inputs[key]).float() for key in ('x', 'c', 'mask')]
     def near(value, key): np.testing.assert_allclose(value.detach().numpy(), stored[key], atol=1e-5, rtol=1e-4)
     for key in [key for key in stored.files if key.endswith('|out_call1_nomask')]:
@@ -130,20 +128,19 @@ def test_answers_equal_the_reference(name):
         near(gradient[:1, :, :16, :16], f'{index}|eval|grad_x_crop')
         near(network(x, condition.flip(-1)), f'{index}|eval|out_c_flipped')
 
-@needs_reference
+@needs_description
 @pytest.mark.parametrize('name', ['l3c', 'l3ce', 'ffc', 'ffce', 'l3cffce'])
 def test_weights_have_the_names_of_the_reference(name):
     network = create_discriminator(name)
-    section = (shared/'state_dicts.md').read_text().split(f'## `{network.name}`')[1].split('\n## ')[0]
+    section = (SHARED/'state_dicts.md').read_text().split(f'## `{network.name}`')[1].split('\n## ')[0]
     listed = re.findall(r'^\| `(\S+)` \| \(([\d, ]+)\) \| \w+ \| \w+ \| (\w*)', section, re.M)
     assert [(key, tuple(value.shape)) for key, value in network.state_dict().items()] == [(key, tuple(map(int, shape.rstrip(',').split(',')))) for key, shape, _ in listed]
     names = {id(value): key for key, value in network.named_parameters()}
     assert {names[id(value)] for value in decay_groups(network, 0.001)[0]['params']} == {key for key, _, decays in listed if decays == 'yes'}
     assert f'kwargs saved in files: `{network.kwargs}`' in section
 
-@needs_reference
 def test_losses_equal_the_reference():
-    stored = {key: torch.tensor(value) for key, value in np.load(golden/'losses.npz').items() if value.dtype.kind in 'fb'}
+    stored = {key: torch.tensor(value) for key, value in np.load(golden('losses.npz')).items() if value.dtype.kind in 'fb'}
     real, fake, mask, real2, fake2, mask2 = [stored[key] for key in ('real', 'fake', 'mask', 'real2', 'fake2', 'mask2')]
     found = dict(generator_nomask=generator_loss(real), generator_mask=generator_loss(real, mask), disc_mask=discriminator_loss(real, fake, mask),
                  disc_nomask_via_method=discriminator_loss(real, fake, torch.ones_like(mask)), disc_mask_all_false=discriminator_loss(real, fake, mask & False))
@@ -153,9 +150,8 @@ def test_losses_equal_the_reference():
     torch.testing.assert_close(clamped, stored['ste_out'])
     torch.testing.assert_close(torch.autograd.grad(clamped.sum(), x)[0], stored['ste_grad'])
 
-@needs_reference
 def test_adaptive_weight_equals_the_reference():
-    stored = np.load(golden/'extras_training.npz')
+    stored = np.load(golden('extras_training.npz'))
     p, u, target = [torch.tensor(stored[f'aw|{key}']) for key in ('p', 'u', 'tgt')]
     for ours, theirs, _, result in stored['aw|cases']:
         out = (p.requires_grad_() @ u)

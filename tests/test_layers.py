@@ -12,9 +12,11 @@ from PIL import Image
 from inpaint_nb import layers
 from inpaint_nb.fills import hole_to_fill
 from inpaint_nb.layers import (
-    SHAPES, LayeredPhoto, PhotoLayer, Plane, Shape, Window, coarse, draw_layers, draw_path,
-    draw_shape, draw_window, hole_detail, layered_clip, layered_pair, layered_record, move_layer, paint_layers,
-    second_view)
+    LayeredPhoto, PhotoLayer, Plane, Shape, Window, coarse, draw_layers, draw_path, draw_shape,
+    draw_window, hole_detail, layered_clip, layered_pair, layered_record, move_layer, paint_layers,
+    second_view
+)
+from inpaint_nb.scenes import SHAPES
 from inpaint_nb.masks import disocclusion_mask
 from inpaint_nb.scenes import random_scene
 from inpaint_nb.warp import forward_warp

@@ -23,18 +23,17 @@ from inpaint_nb.losses import (
 from inpaint_nb.scores import hole_flicker, hole_psnr, hole_ssim, ssim_map
 from inpaint_nb.run import criterion_of
 from inpaint_nb.settings import TrainConfig
+import reference
 
 VGG_FILE, DINO_FILE = [Path(url).name for url in (VGG_URL, DINO_URL)]
 
-GOLDEN = Path(__file__).parents[2] / 'shared' / 'reference' / 'golden'
-needs_golden = pytest.mark.skipif(not (GOLDEN / 'losses.npz').exists(), reason=f'no golden numbers at {GOLDEN}')
 
 
 @pytest.fixture(scope='module')
 def golden():
     numbers = {}
     for name in ('losses', 'extras_training'):
-        with np.load(GOLDEN / f'{name}.npz') as file: numbers |= {k: file[k] for k in file.files}
+        with np.load(reference.golden(f'{name}.npz')) as file: numbers |= {k: file[k] for k in file.files}
     return numbers
 
 
@@ -51,7 +50,6 @@ def same(loss, pair, value, norm):
     assert abs(pred.grad.norm().item() / float(norm) - 1) < 3e-5
 
 
-@needs_golden
 @pytest.mark.parametrize('side', [56, 64])
 @pytest.mark.parametrize('clamp', [False, True])
 @pytest.mark.parametrize('overlap', [False, True])
@@ -63,7 +61,6 @@ def test_dct(golden, side, window, overlap, clamp):
     same(DCTLoss(window, overlap, clamp), pair, golden[key], golden[f'{key}|grad_l2'])
 
 
-@needs_golden
 @pytest.mark.parametrize('side', [56, 64])
 def test_dct_compositions(golden, side):
     pair = [tensor(golden, name if side == 56 else f'{name}64') for name in 'xy']
@@ -79,7 +76,6 @@ def test_dct_compositions(golden, side):
     for key, loss in cases.items(): same(loss.eval(), pair, golden[key], golden[f'{key}|grad_l2'])
 
 
-@needs_golden
 def test_one_channel_dct_and_clamped_l1(golden):
     x, y = tensor(golden, 'x64'), tensor(golden, 'y64')
     same(DCTLoss(8), (x[:, :1], y[:, :1]), golden['dct64|1ch|w8|clamp1'], golden['dct64|1ch|w8|clamp1|grad_l2'])
@@ -87,7 +83,6 @@ def test_one_channel_dct_and_clamped_l1(golden):
     same(create_loss('l1'), pair, golden['clamp_l1'], golden['clamp_l1_grad_l2'])
 
 
-@needs_golden
 def test_temporal_terms(golden):
     "The reference smooths over colours, dimension 1: ours does it on a clip whose dimensions are swapped."
     pred, target = tensor(golden, 'xs'), tensor(golden, 'ys')
@@ -97,7 +92,6 @@ def test_temporal_terms(golden):
     assert abs(smoothing(pred.transpose(0, 1)).item() - golden['temporal_smoothing_as_written']) < 3e-6
 
 
-@needs_golden
 @pytest.mark.parametrize('key, pair', [('temporal_l1lpips', 'xs ys'), ('temporal_l1dctlpips', 'xq yq')])
 def test_temporal_compositions(golden, monkeypatch, key, pair):
     "With the smoothing over time taken out and that over colours put in."
@@ -137,7 +131,6 @@ def test_temporal_by_name_and_by_itself(monkeypatch):
     assert not Weighted((1, torch.nn.L1Loss())).temporal
 
 
-@needs_golden
 @pytest.mark.parametrize('angle', ['0', '7.5', '-15', '45'])
 def test_rotate(golden, angle):
     image, angles = tensor(golden, 'aug|x'), torch.tensor([float(angle)])
@@ -147,7 +140,6 @@ def test_rotate(golden, angle):
         assert (rotate(image, angles, align_corners=False) - tensor(golden, 'aug|rotate_zeros_expand|45')).abs().max() < 1e-5
 
 
-@needs_golden
 @pytest.mark.parametrize('right, down', [(8, -5), (-8, 8), (0, 3), (0, 0)])
 def test_translate(golden, right, down):
     moved = translate(tensor(golden, 'aug|x'), right, down)
@@ -169,7 +161,6 @@ def lpips(golden):
     return loss
 
 
-@needs_golden
 @pytest.mark.parametrize('side', [56, 64])
 def test_lpips(golden, lpips, side):
     pair = [tensor(golden, f'lpips|{side}|{name}') for name in 'xy']

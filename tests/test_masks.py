@@ -2,7 +2,6 @@
 import json
 import math
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,17 +13,15 @@ from torch.utils._pytree import tree_leaves
 from inpaint_nb.masks import (closing, dilate, dilate_edge, dilate_inner, dilate_outer, disocclusion_mask, edge_weight, erode,
                               gaussian_blur, mask_closing, stretched_band)
 from inpaint_nb.warp import forward_warp
+from reference import case, golden
 
-GOLDEN = Path(__file__).parents[2] / 'shared' / 'reference' / 'golden'
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason='the reference numbers are not beside this checkout')
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU'))]
 
 
-@needs_golden
 @pytest.mark.parametrize('device', DEVICES)
-@pytest.mark.parametrize('case', 'layered step smooth random depth_up tall'.split())
+@pytest.mark.parametrize('case', [case(name, f'nonwarp_mask_{name}.npz') for name in 'layered step smooth random depth_up tall'.split()])
 def test_disocclusion_mask(case, device):
-    stored = np.load(GOLDEN / f'nonwarp_mask_{case}.npz')
+    stored = np.load(golden(f'nonwarp_mask_{case}.npz'))
     height, width = stored['c'].shape[-2:]
     depth = torch.from_numpy(stored['depth']).float().to(device)
     if depth.shape[-2:] != (height, width):
@@ -38,9 +35,8 @@ def test_disocclusion_mask(case, device):
     assert len(keys) >= 10
 
 
-@needs_golden
 def test_closing_and_dilation_exactly():
-    stored = np.load(GOLDEN / 'dilation_closing.npz')
+    stored = np.load(golden('dilation_closing.npz'))
     mask = torch.from_numpy(stored['mask'])
     names = dict(closing=closing, mask_closing=mask_closing, dilate=dilate, erode=erode)
     for key in set(stored.files) - {'mask', 'mask_closing_bool|k3|n2'}:
@@ -51,9 +47,8 @@ def test_closing_and_dilation_exactly():
     assert torch.equal(mask_closing(mask > 0), torch.from_numpy(stored['mask_closing_bool|k3|n2']))
 
 
-@needs_golden
 def test_sideways_dilation_exactly():
-    stored = np.load(GOLDEN / 'dilation_outer_inner.npz')
+    stored = np.load(golden('dilation_outer_inner.npz'))
     mask = torch.from_numpy(stored['mask'])
     for params in json.loads(str(stored['params_json'])):
         grow = dilate_outer if params['key'].startswith('outer') else dilate_inner
@@ -61,9 +56,8 @@ def test_sideways_dilation_exactly():
         assert torch.equal(ours, torch.from_numpy(stored[params['key']]).float()), params['key']
 
 
-@needs_golden
 def test_edge_dilation():
-    stored = np.load(GOLDEN / 'dilation_edge.npz')
+    stored = np.load(golden('dilation_edge.npz'))
     functions = dict(edge_weight=edge_weight, gaussian_blur=gaussian_blur)
     for key in (key for key in stored.files if '|' in key):
         source, name, *rounds = key.split('|')

@@ -21,15 +21,14 @@ from inpaint_nb.models import (
     MODELS, PRETRAINED, count_macs, create_model, load_model, matching_weights, pretrained_cards,
     pretrained_file, read_checkpoint, save_model
 )
+import reference
 
-REFERENCE = Path(__file__).parents[2] / 'shared' / 'reference'
-GOLDEN = REFERENCE / 'golden' / 'model_light_inpaint_v1.npz'
+REFERENCE, GOLDEN = reference.SHARED, reference.golden('model_light_inpaint_v1.npz')
 CHECKPOINT = REFERENCE / 'checkpoints' / 'inpaint.light_inpaint_v1.pth'
-VIDEO_GOLDEN = GOLDEN.with_name('model_light_video_inpaint_v1.npz')
+VIDEO_GOLDEN = reference.golden('model_light_video_inpaint_v1.npz')
 VIDEO_CHECKPOINT = CHECKPOINT.with_name('inpaint.light_video_inpaint_v1.pth')
 needs_video_golden = pytest.mark.skipif(not VIDEO_GOLDEN.exists(), reason=f'no golden numbers at {VIDEO_GOLDEN}')
 needs_video_checkpoint = pytest.mark.skipif(not VIDEO_CHECKPOINT.exists(), reason=f'no reference checkpoint at {VIDEO_CHECKPOINT}')
-needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason=f'no golden numbers at {GOLDEN}')
 needs_checkpoint = pytest.mark.skipif(not CHECKPOINT.exists(), reason=f'no reference checkpoint at {CHECKPOINT}')
 
 
@@ -67,12 +66,10 @@ def video_model(video_golden): return recipe_model('light_video_inpaint_v1', vid
 def tensor(golden, key): return torch.from_numpy(golden[key]).float()
 
 
-@needs_golden
 def test_blur_kernel(golden, model):
     assert (gaussian_kernel(15) - tensor(golden, 'mask_blur_kernel1d')).abs().max() < 1e-7
 
 
-@needs_golden
 @pytest.mark.parametrize('case', ['A', 'B'])
 def test_outputs(golden, model, case):
     image, mask = tensor(golden, f'{case}|x'), tensor(golden, f'{case}|mask')
@@ -106,7 +103,6 @@ def check_gradients(golden, model, whole):
         assert (grads[name] - expected).abs().max() < 1e-5 * expected.abs().max(), name
 
 
-@needs_golden
 def test_gradients(golden, model): check_gradients(golden, model, ('mask_bias', 'to_image.1.bias', 'patch.0.bias'))
 
 
@@ -179,7 +175,6 @@ def test_reference_video_checkpoint_loads_and_fills(video_golden):
     assert (out - tensor(video_golden, 'A|eval_out_skip_i2i_offset')).abs().max() < 1e-5
 
 
-@needs_golden
 def test_preprocess_options(golden, model):
     image, mask = tensor(golden, 'A|x'), tensor(golden, 'pre_opts|mask_in')
     for key in golden['pre_opts|keys']:
@@ -190,7 +185,6 @@ def test_preprocess_options(golden, model):
         assert abs(x.sum().item() / golden[f'pre_opts|{key}|x_sum'] - 1) < 1e-6, key
 
 
-@needs_golden
 @needs_checkpoint
 def test_reference_checkpoint_loads_and_fills(golden):
     model, meta = load_model(CHECKPOINT, name='light_inpaint_v1')

@@ -1,22 +1,20 @@
 """The forward warp against the reference's numbers, on any device that is here."""
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from inpaint_nb.warp import MAPPERS, forward_warp, get_mapper, warp_eye
+from reference import case, golden
 
-GOLDEN = Path(__file__).parents[2] / 'shared' / 'reference' / 'golden'
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason='the reference numbers are not beside this checkout')
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU'))]
 CASES = 'smooth step layered random quant depth_up depth_down tall gray1ch batch_layered wide_hole'.split()
 
 
 def golden_views(case, device):
     "Every stored view and mask of a case with ours beside it."
-    stored = np.load(GOLDEN / f'forward_warp_{case}.npz')
+    stored = np.load(golden(f'forward_warp_{case}.npz'))
     image, depth = (torch.from_numpy(stored[name]).float().to(device) for name in ('c', 'depth'))
     for params in json.loads(str(stored['params_json'])):
         views = forward_warp(image, depth, params['divergence'], params['convergence'], params['synthetic_view'],
@@ -26,9 +24,8 @@ def golden_views(case, device):
             if key in stored: yield key, ours.cpu(), torch.from_numpy(stored[key]).float()
 
 
-@needs_golden
 @pytest.mark.parametrize('device', DEVICES)
-@pytest.mark.parametrize('case', CASES[:-1])
+@pytest.mark.parametrize('case', [case(name, f'forward_warp_{name}.npz') for name in CASES[:-1]])
 def test_golden(case, device):
     compared = 0
     for key, ours, theirs in golden_views(case, device):
@@ -37,7 +34,6 @@ def test_golden(case, device):
     assert compared >= 100
 
 
-@needs_golden
 def test_wide_hole_equals_the_reference_where_it_finished():
     "The reference gives up after 100 passes; pixels its caps did not touch must agree."
     compared = 0
@@ -94,9 +90,8 @@ def test_holes_of_any_width_equal_brute_force(eye):
         torch.testing.assert_close(view[0, 0, 0], slow_view, atol=1e-4, rtol=0)
 
 
-@needs_golden
 def test_mappers():
-    stored = np.load(GOLDEN / 'mappers.npz')
+    stored = np.load(golden('mappers.npz'))
     x = torch.from_numpy(stored['x']).double()
     names = [key[4:] for key in stored.files if key.startswith('map|')]
     assert {name for name in names if not set(name) & set(':+=')} == set(MAPPERS)
@@ -104,9 +99,8 @@ def test_mappers():
         torch.testing.assert_close(get_mapper(name)(x), torch.from_numpy(stored[f'map|{name}']).double(), atol=1e-5, rtol=0, msg=name)
 
 
-@needs_golden
 def test_a_chain_of_two_mixes_uses_both():
-    stored = np.load(GOLDEN / 'mappers.npz')
+    stored = np.load(golden('mappers.npz'))
     x = torch.from_numpy(stored['x']).double()
     expected = torch.from_numpy(stored['two_interp_chain_expected_if_fixed']).double()
     torch.testing.assert_close(get_mapper('none+mul_1=0.3:none+mul_2=0.5')(x), expected, atol=1e-5, rtol=0)

@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 def test_killed_and_gone_on(folder):
     process, late = Running('inpaint_train', *LINE, '--max-epoch', 1000, cwd=folder), time.monotonic() + 240
-    while not (folder/'model/loss.csv').is_file():
+    while not list((folder/'model').glob('*.checkpoint.pth')):
         assert process.poll() is None and time.monotonic() < late
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
@@ -48,7 +48,7 @@ def test_killed_and_gone_on(folder):
 
 def test_a_stopped_run_says_so(folder):
     process, late = Running('inpaint_train', *LINE, '--max-epoch', 1000, cwd=folder), time.monotonic() + 240
-    while not (folder/'model/loss.csv').is_file():
+    while not list((folder/'model').glob('*.checkpoint.pth')):
         assert process.poll() is None and time.monotonic() < late
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
