@@ -36,6 +36,7 @@ class Encoder:
     # what it is told if no frame may come out of turn
     in_order: tuple[tuple[str, str], ...] = ()
 
+# %% ../nbs/05c_encoding.ipynb #2d80e35a
 _WORDS = ('ultrafast', 'superfast', 'veryfast', 'faster', 'fast', 'medium', 'slow', 'slower',
           'veryslow', 'placebo')
 _PIXELS = 'yuv420p', 'yuv422p', 'yuv444p', 'yuv420p10le', 'yuv422p10le', 'yuv444p10le'
@@ -57,7 +58,6 @@ ENCODERS = {
                     files=('matroska',)),
 }
 
-# %% ../nbs/05c_encoding.ipynb #ff6862af
 def program_of(
     codec: str,  # one of `ENCODERS`
 ) -> str:  # FFmpeg's name
@@ -79,21 +79,7 @@ def seconds_of(
     for part in text.split(':'): total = 60 * total + float(part)
     return total
 
-# %% ../nbs/05c_encoding.ipynb #27f259d9
-def _check_encoder(options):
-    "Refuse what an encoder does not know."
-    if options.video_codec not in ENCODERS:
-        raise ValueError(f"unknown video codec {options.video_codec!r}; "
-                         f"there are: {', '.join(ENCODERS)}")
-    row = ENCODERS[options.video_codec]
-    for name, known in (('preset', row.presets), ('tune', row.tunes), ('pix_fmt', row.pix_fmts)):
-        value = getattr(options, name)
-        if value is not None and value not in known:
-            words = ', '.join(known) or 'none'
-            raise ValueError(f"{options.video_codec} has no {name.replace('_', ' ')} {value!r}; "
-                             f'there are: {words}')
-
-# %% ../nbs/05c_encoding.ipynb #af121b11
+# %% ../nbs/05c_encoding.ipynb #54802b24
 @dataclass(frozen=True)
 class EncodingOptions:
     "Which part of a clip is taken, and how it is coded."
@@ -101,15 +87,23 @@ class EncodingOptions:
     end_time: str | None = None  # end there: seconds, mm:ss or hh:mm:ss
     max_fps: float | None = None  # leave out frames of a clip that has more in a second
     video_codec: str = 'libx264'  # of a clip: libx264, libx265, av1, ffv1
-    # of the encoder: ultrafast to placebo, of AV1 0 (slow) to 13; default: its own
-    preset: str | None = None
+    preset: str | None = None  # ultrafast to placebo, of AV1 0 (slow) to 13; default: its own
     tune: str | None = None  # of the encoder: film, animation, grain and so on; default: none
     # kind of pixels: yuv420p, yuv444p, yuv420p10le (10 bits) and so on; default: yuv420p
     pix_fmt: str | None = None
     metadata: bool = False  # write into the file how the views lie, for players that read it
 
     def __post_init__(self):
-        _check_encoder(self)
+        if self.video_codec not in ENCODERS:
+            raise ValueError(f"unknown video codec {self.video_codec!r}; "
+                             f"there are: {', '.join(ENCODERS)}")
+        row = ENCODERS[self.video_codec]
+        for name in ('preset', 'tune', 'pix_fmt'):
+            known = getattr(row, f'{name}s')
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise ValueError(f"{self.video_codec} has no {name.replace('_', ' ')} {value!r}; "
+                                 f"there are: {', '.join(known) or 'none'}")
         if self.max_fps is not None and not 0 < self.max_fps <= 1000:
             raise ValueError(f'max fps is more than 0, at most 1000, not {self.max_fps}')
         start, end = self.span
@@ -159,6 +153,7 @@ def encoder_settings(
 
 # %% ../nbs/05c_encoding.ipynb #c25737ba
 ST3D = {'left_right': 2, 'top_bottom': 1}  # modes of the box; others it does not have
+_SETTINGS = b'avcC', b'hvcC', b'av1C'
 _HOLDS = b'moov', b'trak', b'mdia', b'minf', b'stbl', b'stsd'
 
 def _box(name: bytes, data: bytes) -> bytes: return struct.pack('>I', len(data) + 8) + name + data
@@ -177,6 +172,7 @@ def label_boxes(
         boxes += _box(b'sv3d', head + projection)
     return boxes
 
+# %% ../nbs/05c_encoding.ipynb #c2a48252
 def _children(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     "Name, beginning and end of the boxes in a box."
     while start + 8 <= end:
@@ -185,7 +181,7 @@ def _children(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, i
         yield name, start, start + (size or end - start)
         start += size or end - start
 
-# %% ../nbs/05c_encoding.ipynb #fd9687ea
+# %% ../nbs/05c_encoding.ipynb #3385faab
 def write_label(
     path: Path,  # finished MP4 or MOV file
     boxes: bytes,  # of `label_boxes`
@@ -220,6 +216,5 @@ def _video_entries(data: bytes) -> Iterator[tuple[list[int], int]]:
             if name in _HOLDS: yield from descend(inner, last, [*chain, first])
             elif chain and data[chain[-1] + 4:chain[-1] + 8] == b'stsd':
                 codec = next(_children(data, first + 86, last), None)  # its settings come first
-                if codec and codec[0] in (b'avcC', b'hvcC', b'av1C'):
-                    yield [*chain, first], codec[2]
+                if codec and codec[0] in _SETTINGS: yield [*chain, first], codec[2]
     yield from descend(0, len(data), [])
