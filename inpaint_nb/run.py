@@ -42,7 +42,8 @@ from .train import (
     tick, train_epochs)
 from .sequences import VideoDataset
 from inpaint_nb.watch import (
-    ROW, EvalPictures, Estimate, LossLog, ProgressBar, ProgressNote, StartLine, Summary, TensorBoard, TimeBar,
+    ROW, EvalPictures, Estimate, LossLog, ProgressBar, ProgressNote, StartLine, Summary,
+    TensorBoard, TimeBar,
     start_is_best)
 
 # %% ../nbs/04a_run.ipynb #2aea087f
