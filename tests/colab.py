@@ -6,7 +6,7 @@ ROOT = Path(__file__).parents[1]
 REPOSITORY = 'inpaint-nb/inpaint_nb'
 INSTALL = f'''#| hide
 if not __import__('importlib.util').util.find_spec('inpaint_nb'):  # in Colab; PyTorch stays
-    %pip install -q git+https://github.com/{REPOSITORY}'''
+    get_ipython().run_line_magic('pip', 'install -q git+https://github.com/{REPOSITORY}')'''
 
 
 def links(name: str) -> str:
@@ -29,7 +29,7 @@ def with_colab(page: dict, name: str) -> dict:
         return dict(cell_type=kind, id=hashlib.sha256(f'{name} {kind}'.encode()).hexdigest()[:8], metadata={}, source=text.splitlines(keepends=True),
                     **(dict(execution_count=None, outputs=[]) if kind == 'code' else {}))
     title, *others = page['cells']
-    others = [cell for cell in others if not source(cell).startswith('[Open in Colab](') and '%pip install' not in source(cell).partition('```')[0]]
+    others = [cell for cell in others if not source(cell).startswith('[Open in Colab](') and "find_spec('inpaint_nb')" not in source(cell)]
     return page | dict(cells=[title, new('markdown', links(name)), new('code', INSTALL), *others])
 
 

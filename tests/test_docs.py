@@ -40,7 +40,7 @@ def copy(tmp_path_factory) -> Path:
 
 def nbdev(copy: Path, code: str):
     "Run `code` with the nbdev of this environment in `copy`."
-    done = subprocess.run([sys.executable, '-c', code], cwd=copy, env=ENV, capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, '-c', code], cwd=copy, env=ENV, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -189,7 +189,7 @@ def test_every_page_of_the_card_opens_in_colab(site):
         assert [source(cell) for cell in cells[1:3]] == [links(f'{stem}.ipynb'), INSTALL]
         shown = next(page for page in site.values() if page.source.name == f'{stem}.ipynb')
         assert any(link.startswith('https://colab.research.google.com/github/') for link in shown.links)
-        assert '%pip' not in shown.html
+        assert 'run_line_magic' not in shown.html
 
 
 def test_no_traceback(site):
