@@ -560,9 +560,9 @@ def test_a_full_disk_under_the_log():
 @pytest.mark.skipif(not hasattr(signal, 'SIGHUP'), reason='signals of Unix')
 def test_a_closed_terminal_is_an_interruption(capsys):
     before = signal.getsignal(signal.SIGHUP)
-    assert finish(lambda: os.kill(os.getpid(), signal.SIGHUP), 'go on') == 130
+    assert finish(lambda: signal.raise_signal(signal.SIGHUP), 'go on') == 130
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try: assert finish(lambda: os.kill(os.getpid(), signal.SIGHUP), 'go on') == 0  # nohup
+    try: assert finish(lambda: signal.raise_signal(signal.SIGHUP), 'go on') == 0  # nohup
     finally: signal.signal(signal.SIGHUP, before)
     assert capsys.readouterr().err == 'interrupted: go on\n'
 
@@ -696,7 +696,7 @@ def test_a_recipe_gives_way_to_what_is_asked_for():
 def test_ctrl_c_after_the_end_shows_nothing(tmp_path):
     "A key that is pressed while the process cleans up does not print a traceback."
     code = ('import atexit, os, signal, time; from inpaint_nb.program import finish\n'
-            'atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.2)))\n'
+            'atexit.register(lambda: (signal.raise_signal(signal.SIGINT), time.sleep(0.2)))\n'
             "raise SystemExit(finish(lambda: print('done'), 'go on'))")
     ended = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, 'done\n', '')

@@ -81,7 +81,7 @@ def lasting(history): return [{name: value for name, value in row.items() if nam
 class StopAfter(Callback):
     def __init__(self, step): self.step = step
     def after_step(self, run):
-        if run.state.step == self.step: os.kill(os.getpid(), signal.SIGINT)
+        if run.state.step == self.step: signal.raise_signal(signal.SIGINT)
 
 def make_step(kind=GanStep, **options):
     config = replace(QUICK, **options)

@@ -76,7 +76,7 @@ def lasting(history): return [{name: value for name, value in row.items() if nam
 class StopAfter(Callback):
     def __init__(self, step): self.step = step
     def after_step(self, run):
-        if run.state.step == self.step: os.kill(os.getpid(), signal.SIGINT)
+        if run.state.step == self.step: signal.raise_signal(signal.SIGINT)
 
 # ---- rates
 
@@ -235,9 +235,9 @@ def test_loading_processes_leave_signals_to_the_loop():
     code = '''import os, signal
 from inpaint_nb.loading import leave_signals
 leave_signals(0)
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): os.kill(os.getpid(), number)
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.raise_signal(number)
 print('alive', flush=True)
-os.kill(os.getpid(), signal.SIGTERM)
+signal.raise_signal(signal.SIGTERM)
 print('deaf')'''
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=Path(train.__file__).parents[1])
     assert (done.stdout, done.returncode) == ('alive\n', -signal.SIGTERM)
