@@ -130,7 +130,8 @@ def add_option(
     sparse: bool = False,  # leave it out of the result if it is not given
 ):
     "Make an option of a parameter."
-    names = [*(short or '').split(), f"--{parameter.name.replace('_', '-')}"]
+    names = [f"--{parameter.name.replace('_', '-')}", *(short or '').split()]
+    names.sort(key=lambda name: name.startswith('--'))  # our long name before further ones
     parser.add_argument(*names, dest=parameter.name,
                         help=_help(parameter.default, parameter.comment),
                         **_settings(parameter, sparse))
