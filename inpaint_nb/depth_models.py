@@ -120,7 +120,7 @@ _NO_WEIGHTS = 'it is damaged, or holds something else than named tensors'
 
 
 _LACKING = ('{name} needs {what}, which is neither in {where} nor within reach: {how}; '
-            'Pseudo and Files:FOLDER work without weights')
+            'Pseudo and Files:FOLDER work without weights, for records also Layers')
 
 
 def _one_line(error: Exception) -> str:

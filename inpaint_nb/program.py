@@ -21,6 +21,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
 from io import StringIO
@@ -129,7 +130,8 @@ def add_option(
     sparse: bool = False,  # leave it out of the result if it is not given
 ):
     "Make an option of a parameter."
-    names = [*(short or '').split(), f"--{parameter.name.replace('_', '-')}"]
+    names = [f"--{parameter.name.replace('_', '-')}", *(short or '').split()]
+    names.sort(key=lambda name: name.startswith('--'))  # our long name before further ones
     parser.add_argument(*names, dest=parameter.name,
                         help=_help(parameter.default, parameter.comment),
                         **_settings(parameter, sparse))
@@ -152,6 +154,7 @@ class Parser(argparse.ArgumentParser):
     "An argument parser that complains in one line."
     where = ''  # what is wrong there, if it is not the command line itself
     options: set[str] = set()  # the parameters that are options of this program
+    elsewhere: dict[str, str] = {}  # option of another program: what stands for it in this one
     def add_argument(self, *names, **settings) -> argparse.Action:
         "A further option, which messages may name."
         action = super().add_argument(*names, **settings)
@@ -161,9 +164,22 @@ class Parser(argparse.ArgumentParser):
         "What the command line says; a complaint names the command that was meant."
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
+            command = getattr(found, 'command', '')
             text = f'unrecognized arguments: {" ".join(unknown)}'
-            self.error(text, getattr(found, 'command', ''))
+            self.error(text + self.instead(unknown, command), command)
         return found
+    def instead(self, unknown: list[str], command: str) -> str:
+        "What may have been meant by options that do not exist, in brackets."
+        parser = self
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction): parser = action.choices[command]
+        said = []
+        for name in (word.partition('=')[0] for word in unknown if word.startswith('-')):
+            known = [one for one in parser._option_string_actions if one.startswith('--')]
+            near = get_close_matches(name.replace('_', '-').lower(), known, 1, 0.75)
+            if name in self.elsewhere: said.append(f'{name}: {self.elsewhere[name]}')
+            elif near: said.append(f'did you mean {near[0]}?')
+        return f" ({'; '.join(said)})" if said else ''
     def error(self, message: str, command: str = ''):
         "Say what is wrong with the command line and end with 2."
         text = one_line(f'error: {self.where}{with_options(message)}; '

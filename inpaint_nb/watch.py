@@ -398,6 +398,7 @@ class ProgressNote(Callback):
     ): self.seconds, self.written, self.failed, self.speed = seconds, -math.inf, False, None
     def before_fit(self, run: Training):
         self.points, self.looks = self.earlier(run), []
+        self.about = what_is_trained(run)  # now: in the end a run lets go of its records
         self.write(run, 'beginning')
     def earlier(self, run: Training) -> list[list]:
         "The curve of the run that this one goes on with."
@@ -423,6 +424,7 @@ class ProgressNote(Callback):
         "Write the note if the last one is old enough, until that fails once."
         if self.failed or time.monotonic() - self.written < pause: return
         self.written, note = time.monotonic(), progress_of(run, doing, self.speed, self.points)
+        note['about'] = self.about
         try:
             run.model_dir.mkdir(parents=True, exist_ok=True)
             write_whole(run.model_dir/self.name, json.dumps(note, default=str).encode())
