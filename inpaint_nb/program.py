@@ -186,6 +186,7 @@ class Parser(argparse.ArgumentParser):
                         f'{f"{self.prog} {command}".strip()} -h lists all options')
         self.exit(2, f'{text}\n' if is_first_process() else None)
 
+# %% ../nbs/09a_program.ipynb #c6303261
 def with_options(
     text: str,  # with names of parameters in backticks
 ) -> str:  # with names of options instead

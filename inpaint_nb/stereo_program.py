@@ -77,6 +77,7 @@ def chosen_formats(
     if args.anaglyph: given.append(ANAGLYPH_NAMES[args.anaglyph])
     return ','.join(dict.fromkeys(filter(None, given))) or 'full_sbs'
 
+# %% ../nbs/10a_stereo_program.ipynb #b3f9d637
 def stereo_parser() -> Parser:
     "The parser of `inpaint_stereo`."
     parser = Parser(

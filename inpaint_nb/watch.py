@@ -7,15 +7,17 @@ __all__ = ['LONG', 'ENOUGH', 'SHOWN', 'ROW', 'PANELS', 'GAN_PANELS', 'TRUE', 'PO
            'TimeBar', 'in_words', 'estimate', 'Estimate', 'score_texts', 'verdict', 'summary', 'repeated_psnr',
            'Summary', 'what_is_trained', 'time_left', 'start_is_best', 'StartLine', 'columns', 'cell', 'loss_table',
            'loss_figure', 'png', 'LossLog', 'paint_hole', 'contact_sheet', 'eval_sheet', 'eval_film', 'EvalPictures',
-           'thinned', 'seconds_left', 'ProgressNote', 'progress_of', 'HushedWriter', 'TensorBoard', 'live_figure',
-           'LivePlot', 'Watch']
+           'thinned', 'seconds_left', 'points_before', 'ProgressNote', 'progress_of', 'HushedWriter', 'TensorBoard',
+           'live_figure', 'LivePlot', 'Watch']
 
 # %% ../nbs/04b_watch.ipynb #09e8fa85
 import json, math, sys, threading, time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -389,6 +391,17 @@ def seconds_left(
     if seconds: return max(epochs, 0) * sum(seconds) / len(seconds)
     return max(epochs, 0) * run.config.draws / speed if speed else None
 
+# %% ../nbs/04b_watch.ipynb #c41fe1f7
+def points_before(
+    run: Training,
+    path: Path,  # of `progress.json`
+) -> list[list]:  # step and loss
+    "The curve of the run that this one goes on with."
+    with suppress(OSError, ValueError, KeyError):
+        points = json.loads(path.read_bytes())['losses']
+        return [point for point in points if point[0] <= run.state.step]
+    return []
+
 # %% ../nbs/04b_watch.ipynb #0d908dce
 class ProgressNote(Callback):
     "Writes `progress.json`: where the run is, how fast, until when, and the losses so far."
@@ -397,15 +410,9 @@ class ProgressNote(Callback):
         seconds: float = 2,  # from one writing to the next
     ): self.seconds, self.written, self.failed, self.speed = seconds, -math.inf, False, None
     def before_fit(self, run: Training):
-        self.points, self.looks = self.earlier(run), []
+        self.points, self.looks = points_before(run, run.model_dir/self.name), []
         self.about = what_is_trained(run)  # now: in the end a run lets go of its records
         self.write(run, 'beginning')
-    def earlier(self, run: Training) -> list[list]:
-        "The curve of the run that this one goes on with."
-        if not run.state.step: return []
-        try: points = json.loads((run.model_dir/self.name).read_bytes())['losses']
-        except (OSError, ValueError, KeyError): return []
-        return [point for point in points if point[0] <= run.state.step]
     def before_epoch(self, run: Training):
         self.looks = []
         self.write(run, 'learning')
@@ -416,15 +423,14 @@ class ProgressNote(Callback):
         if seconds > 0: self.speed = samples / seconds
         self.write(run, 'learning', self.seconds)
     def after_eval_batch(self, run: Training, number: int, batch: dict):
-        doing = f'judging, batch {number + 1} of {len(run.eval_loader)}'
-        self.write(run, doing, self.seconds)
+        self.write(run, f'judging, batch {number + 1} of {len(run.eval_loader)}', self.seconds)
     def after_epoch(self, run: Training, row: dict): self.write(run, 'learning')
     def after_fit(self, run: Training): self.write(run, 'finished' if is_over(run) else 'stopped')
     def write(self, run: Training, doing: str, pause: float = 0):
         "Write the note if the last one is old enough, until that fails once."
         if self.failed or time.monotonic() - self.written < pause: return
-        self.written, note = time.monotonic(), progress_of(run, doing, self.speed, self.points)
-        note['about'] = self.about
+        self.written = time.monotonic()
+        note = progress_of(run, doing, self.speed, self.points) | dict(about=self.about)
         try:
             run.model_dir.mkdir(parents=True, exist_ok=True)
             write_whole(run.model_dir/self.name, json.dumps(note, default=str).encode())
