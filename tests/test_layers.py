@@ -16,7 +16,7 @@ from inpaint_nb.layers import (
     draw_window, hole_detail, layered_clip, layered_pair, layered_record, move_layer, paint_layers,
     second_view
 )
-from inpaint_nb.scenes import SHAPES
+from inpaint_nb.scenes import CUTOUTS
 from inpaint_nb.masks import disocclusion_mask
 from inpaint_nb.scenes import random_scene
 from inpaint_nb.warp import forward_warp
@@ -138,16 +138,16 @@ def test_chance_does_not_depend_on_threads(photos):
         np.testing.assert_array_equal(ours.seen_depth(), theirs.seen_depth())
 
 
-@pytest.mark.parametrize('name', SHAPES)
+@pytest.mark.parametrize('name', CUTOUTS)
 def test_shapes(name):
     for seed, size in ((1, 48), (2, 97), (3, 160)):
         rng = np.random.default_rng(seed)
-        mask = SHAPES[name].draw(rng, rng.random((size, size, 3), np.float32))
+        mask = CUTOUTS[name].draw(rng, rng.random((size, size, 3), np.float32))
         assert (mask.shape, mask.dtype) == ((size, size), np.float32) and set(np.unique(mask)) <= {0, 1}
 
 
 def test_shapes_are_drawn_as_often_as_they_weigh(monkeypatch):
-    monkeypatch.setattr(layers, 'SHAPES', {'all': Shape(lambda rng, texture: np.ones(texture.shape[:2], np.float32), 3), 'none': Shape(lambda rng, texture: np.zeros(texture.shape[:2], np.float32), 1)})
+    monkeypatch.setattr(layers, 'CUTOUTS', {'all': Shape(lambda rng, texture: np.ones(texture.shape[:2], np.float32), 3), 'none': Shape(lambda rng, texture: np.zeros(texture.shape[:2], np.float32), 1)})
     texture = np.zeros((4, 4, 3), np.float32)
     assert 0.68 < np.mean([draw_shape(np.random.default_rng(seed), texture).mean() for seed in range(600)]) < 0.82
 

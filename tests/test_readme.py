@@ -74,7 +74,7 @@ def all_work(lines: list[str], folder):
     "Command lines word for word and one after the other, with a few options more."
     for line in dict.fromkeys(lines):
         program, *arguments = shlex.split(line)
-        an_hour = ['--max-minutes', '0.02'] if 'small-machine' in line else []
+        an_hour = ['--max-minutes', '0.02'] if 'small-machine' in line or '--max-minutes' in line else []
         done = run(program, *arguments, *SMALL[program].split(), *an_hour, cwd=folder)
         assert done.returncode == 0, f'{line}\n{done.stderr}'
 
