@@ -559,10 +559,11 @@ def test_a_full_disk_under_the_log():
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGHUP'), reason='signals of Unix')
 def test_a_closed_terminal_is_an_interruption(capsys):
-    before = signal.getsignal(signal.SIGHUP)
-    assert finish(lambda: signal.raise_signal(signal.SIGHUP), 'go on') == 130
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try: assert finish(lambda: signal.raise_signal(signal.SIGHUP), 'go on') == 0  # nohup
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert finish(lambda: signal.raise_signal(signal.SIGHUP), 'go on') == 130
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+        assert finish(lambda: signal.raise_signal(signal.SIGHUP), 'go on') == 0
     finally: signal.signal(signal.SIGHUP, before)
     assert capsys.readouterr().err == 'interrupted: go on\n'
 

@@ -16,7 +16,7 @@ from inpaint_nb.layers import (
     draw_window, hole_detail, layered_clip, layered_pair, layered_record, move_layer, paint_layers,
     second_view
 )
-from inpaint_nb.scenes import CUTOUTS
+from inpaint_nb.layers import CUTOUTS
 from inpaint_nb.masks import disocclusion_mask
 from inpaint_nb.scenes import random_scene
 from inpaint_nb.warp import forward_warp

@@ -1,7 +1,6 @@
 """The page of all options is what the programs' parsers say now."""
-import contextlib, io, json, re
+import contextlib, io, json, re, subprocess, sys
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
@@ -17,15 +16,24 @@ def stored(cell: dict) -> list[str]:
     return [''.join(output['data']['text/markdown']) for output in cell['outputs'] if 'data' in output]
 
 
+RUN = '''
+import json, sys
+from unittest.mock import patch
+names, found = {}, []
+for cell in json.load(open(sys.argv[1])):
+    found.append([])
+    with patch('IPython.display.display', lambda shown: found[-1].append(shown.data)): exec(cell, names)
+json.dump(found, open(sys.argv[2], 'w'))
+'''
+
+
 @pytest.fixture(scope='module')
-def fresh() -> list[list[str]]:
-    "The tables that the page's cells show now, one list for each cell."
-    names, found = {}, []
-    for cell in CODE:
-        found.append([])
-        with patch('IPython.display.display', lambda shown: found[-1].append(shown.data)):
-            exec(''.join(cell['source']), names)
-    return found
+def fresh(tmp_path_factory) -> list[list[str]]:
+    "The tables that the page's cells show now, one list for each cell; in a process where no other test has added a name."
+    cells, found = (tmp_path_factory.mktemp('fresh')/name for name in ('cells.json', 'found.json'))
+    cells.write_text(json.dumps([''.join(cell['source']) for cell in CODE]))
+    subprocess.run([sys.executable, '-c', RUN, str(cells), str(found)], cwd=ROOT, check=True, capture_output=True)
+    return json.loads(found.read_text())
 
 
 def test_in_step(fresh):
