@@ -27,14 +27,17 @@ def side_by_side(
     "Both views at full width, left eye on the left."
     return torch.cat([views.left, views.right], -1)
 
+def _squeezed(views: StereoViews, height: int, width: int) -> list[Tensor]:
+    "Both eyes at another size."
+    return [F.interpolate(eye, (height, width), mode='bicubic', antialias=True).clamp(0, 1)
+            for eye in (views.left, views.right)]
+
 def half_side_by_side(
     views: StereoViews,  # of both eyes, b 3 h w
 ) -> Tensor:  # b 3 h w, one column less if w is odd
     "Both views squeezed to half their width."
-    half = (views.left.shape[-2], views.left.shape[-1] // 2)
-    eyes = [F.interpolate(eye, half, mode='bicubic', antialias=True).clamp(0, 1)
-            for eye in (views.left, views.right)]
-    return torch.cat(eyes, -1)
+    height, width = views.left.shape[-2:]
+    return torch.cat(_squeezed(views, height, width // 2), -1)
 
 # %% ../nbs/05b_layouts.ipynb #b630f7bd
 def top_bottom(
@@ -47,10 +50,8 @@ def half_top_bottom(
     views: StereoViews,  # of both eyes, b 3 h w
 ) -> Tensor:  # b 3 h w, one row less if h is odd
     "Both views squeezed to half their height."
-    half = (views.left.shape[-2] // 2, views.left.shape[-1])
-    eyes = [F.interpolate(eye, half, mode='bicubic', antialias=True).clamp(0, 1)
-            for eye in (views.left, views.right)]
-    return torch.cat(eyes, -2)
+    height, width = views.left.shape[-2:]
+    return torch.cat(_squeezed(views, height // 2, width), -2)
 
 def cross_eyed(
     views: StereoViews,  # of both eyes, b 3 h w

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from .fills import repeat_background
 from .scores import hole_psnr
-from .common import HOLE_COLOUR, write_whole
+from .common import HOLE_COLOUR, write_quickly, write_whole
 from .settings import TrainConfig
 from .train import (
     Callback, Training, epoch_of, frames_of, is_over, save_file, say)
@@ -430,10 +430,10 @@ class ProgressNote(Callback):
         "Write the note if the last one is old enough, until that fails once."
         if self.failed or time.monotonic() - self.written < pause: return
         self.written = time.monotonic()
-        note = progress_of(run, doing, self.speed, self.points) | dict(about=self.about)
+        note = progress_of(run, doing, self.about, self.speed, self.points)
         try:
             run.model_dir.mkdir(parents=True, exist_ok=True)
-            write_whole(run.model_dir/self.name, json.dumps(note, default=str).encode())
+            write_quickly(run.model_dir/self.name, json.dumps(note, default=str).encode())
         except OSError as error:
             self.failed = True
             tqdm.write(f'{error}. The run goes on without that file.', file=sys.stderr)
@@ -442,13 +442,14 @@ class ProgressNote(Callback):
 def progress_of(
     run: Training,
     doing: str,
+    about: str,  # of `what_is_trained`, when the run began
     speed: float | None,  # samples a second
     points: list[list],  # step and loss
 ) -> dict:  # what `progress.json` holds
     "Where a run is."
     state = run.state
     return dict(
-        about=what_is_trained(run), time=time.time(), doing=doing, epoch=state.epoch,
+        about=about, time=time.time(), doing=doing, epoch=state.epoch,
         epochs=None if run.config.max_minutes else run.config.max_epoch, step=state.step,
         samples=state.drawn, samples_of_epoch=run.config.draws, samples_per_second=speed,
         seconds_left=seconds_left(run, speed), start=state.start, losses=points,

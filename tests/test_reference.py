@@ -8,7 +8,7 @@ from inpaint_nb import cli
 
 ROOT = Path(__file__).parents[1]
 CELLS = json.loads((ROOT/'nbs/30_reference.ipynb').read_text(encoding='utf-8'))['cells']
-CODE = [cell for cell in CELLS if cell['cell_type'] == 'code' and '%pip' not in ''.join(cell['source'])]
+CODE = [cell for cell in CELLS if cell['cell_type'] == 'code']
 
 
 def stored(cell: dict) -> list[str]:

@@ -1,5 +1,6 @@
 """A run is watched from outside, by what it writes: while it goes on, after it was killed, after it went on."""
 import json, os, signal, subprocess, sys, time
+from pathlib import Path
 
 import pytest
 from commands import ENV, Running, run
@@ -25,11 +26,17 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_killed_and_gone_on(folder):
+def begun(folder: Path) -> Running:
+    "A long run that has written its first checkpoint."
     process, late = Running('inpaint_train', *LINE, '--max-epoch', 1000, cwd=folder), time.monotonic() + 240
     while not list((folder/'model').glob('*.checkpoint.pth')):
         assert process.poll() is None and time.monotonic() < late
         time.sleep(0.05)
+    return process
+
+
+def test_killed_and_gone_on(folder):
+    process = begun(folder)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     seen = look(folder/'model')
@@ -47,10 +54,7 @@ def test_killed_and_gone_on(folder):
 
 
 def test_a_stopped_run_says_so(folder):
-    process, late = Running('inpaint_train', *LINE, '--max-epoch', 1000, cwd=folder), time.monotonic() + 240
-    while not list((folder/'model').glob('*.checkpoint.pth')):
-        assert process.poll() is None and time.monotonic() < late
-        time.sleep(0.05)
+    process = begun(folder)
     os.kill(process.pid, signal.SIGINT)
     assert process.wait().returncode == 130
     assert look(folder/'model').progress['doing'] == 'stopped'
