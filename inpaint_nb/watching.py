@@ -125,8 +125,8 @@ class RunPanel:
         self.choice.observe(self.show_picture, 'value')
         self.button = Button(description='Stop looking')
         self.button.on_click(lambda _: self.stop())
-        parts = self.text, self.batches, self.epochs, self.choice, self.picture, self.button
-        self.box = VBox(parts)
+        boxes = self.batches, self.epochs, self.choice, self.picture, self.button
+        self.box = VBox([self.text, *boxes])
     def show_picture(self, _=None):
         "The chosen picture as it is now."
         if self.choice.value: self.picture.value = Path(self.choice.value).read_bytes()
