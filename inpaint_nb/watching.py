@@ -119,11 +119,11 @@ class RunPanel:
         seconds: float = 2,  # from one look to the next
     ):
         self.model_dir, self.seconds, self.ended = model_dir, seconds, threading.Event()
-        self.text, self.batches, self.epochs = HTML(), Image(), Image()
-        self.picture = Image(layout=dict(max_width='100%'))
-        self.choice, self.button = Dropdown(description='pictures'), Button(description='Stop looking')
+        self.text, self.picture = HTML(), Image(layout=dict(max_width='100%'))
+        self.batches, self.epochs, self.choice = Image(), Image(), Dropdown(description='pictures')
+        self.button = Button(description='Stop looking')
         self.choice.observe(self.show_picture, 'value')
-        self.button.on_click(lambda _: self.ended.set())
+        self.button.on_click(lambda _: self.stop())
         boxes = self.batches, self.epochs, self.choice, self.picture, self.button
         self.box = VBox([self.text, *boxes])
     def show_picture(self, _=None):
