@@ -196,7 +196,7 @@ def fill_stream(
         return
     if length > 1 and not 0 <= overlap <= length // 2:
         raise ValueError(f'windows of {length} frames overlap in 0 to {length // 2} frames, '
-                         f'not {overlap}: give another --inpaint-overlap-frames')
+                         f'not {overlap}: give another `inpaint_overlap_frames`')
     def work(window):
         parts = [None if part[0] is None else torch.cat(part) for part in zip(*window)]
         filled = fill_views(StereoViews(*parts), model, progress and length > 1, max_width)

@@ -629,7 +629,7 @@ def checked_onnx(
     far = onnx_difference(data, source.model, image, mask, half)
     if not far < TOLERANCE[half]:
         raise ArithmeticError(f'the ONNX file of {source.model.name} gives other pixels than '
-                              f'PyTorch: {far:.2g}; it was not written, take --format safetensors')
+                              f'PyTorch: {far:.2g}; it was not written, take `format` safetensors')
     return data
 
 # %% ../nbs/07b_export.ipynb #17ce180b
@@ -653,9 +653,9 @@ def iw3_entry(
     if row is None or not row.iw3:
         known = ', '.join(name for name, row in EXPORTS.items() if row.iw3)
         raise ValueError(f'iw3 has no network {source.model.name}, only: {known}; '
-                         'export one of these, or leave iw3 out of --format')
+                         'export one of these, or leave iw3 out of `format`')
     if name == IW3_OWN_NAME:
-        raise ValueError(f'iw3 keeps the name {name} for its own model: give another --name')
+        raise ValueError(f'iw3 keeps the name {name} for its own model: give another `name`')
     lines = (f'copy {name}.pth into the folder models/ of nunif',
              'add the lines below to iw3/inpaint_models.yml there; make that file if there is none',
              f'choose the model by its name: --inpaint-model {name}')
@@ -687,7 +687,7 @@ class Exported:
     path: Path
     kept: bool  # it was there before
     def __str__(self):
-        if self.kept: return f'{self.path} is there already and was kept; --yes writes it again'
+        if self.kept: return f'{self.path} is there already and was kept; `yes` writes it again'
         return f'{self.path}  {self.path.stat().st_size / 1e6:.2f} MB'
 
 # %% ../nbs/07b_export.ipynb #63515949
@@ -706,7 +706,7 @@ def export_files(
             for ending, make in FORMATS[one](source, name).items()}
     for path in jobs:
         if path.resolve() == source.path.resolve():
-            raise ValueError(f'{path} is the model itself: choose another folder or --name')
+            raise ValueError(f'{path} is the model itself: choose another folder or `name`')
     if 'onnx' in formats: needed('onnx'), needed('onnxruntime')
     return jobs
 

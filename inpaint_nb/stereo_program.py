@@ -42,7 +42,8 @@ def stereo_parameters() -> dict[str, Parameter]:
     depth = {}
     for name, (field, comment) in STEREO_DEPTH.items():
         default = outer.default.get(field, inner[field].default)
-        depth[name] = Parameter(name, inner[field].kind, default, comment)
+        called = f'DepthOptions.{field}'
+        depth[name] = Parameter(name, inner[field].kind, default, comment, called)
     parts = {'depth': depth, 'gpu': {'seed': depth.pop('seed'), 'gpu': settings['gpu']},
              'layout': room_parameters('layouts', 'LayoutOptions'),
              'encoding': room_parameters('encoding', 'EncodingOptions')}

@@ -586,7 +586,7 @@ def _check_clip(clip: Clip, options: ClipOptions):
         raise ClipUnfit(f"{clip.path}: {frames} frame{'s' * (frames != 1)} at {options.max_fps:g} "
                         f"per second, but a record takes {options.seq} "
                         f'after the first {options.skip_first}: give a longer clip, or a smaller '
-                        '--seq')
+                        '`seq`')
 
 # %% ../nbs/02c_video.ipynb #2e108250
 def _sources(clips: list[Path]) -> dict[Path, str]:
