@@ -307,11 +307,13 @@ def inpaint_train(
         command.epilog = f'{NAMES} {command.epilog}'
         args = parser.parse_args(argv)
         mention(command, 'video', 'ClipOptions')  # how records of clips are made
-        from inpaint_nb.run import check_settings, train_from_folder
-        from inpaint_nb.settings import with_recipe
+        from inpaint_nb.run import check_settings, go_on_as_before, train_from_folder
+        from inpaint_nb.settings import TrainConfig, recipe_settings
+        typed = taken(args, settings)
         with refusing(command):
-            config = with_recipe(args.recipe, **taken(args, settings))
-            check_settings(config)
+            given = recipe_settings(args.recipe, typed.get('video', False)) | typed
+            check_settings(config := TrainConfig(**given))
+        config = go_on_as_before(config, given, args.model_dir)
         train_from_folder(args.data_dir, args.model_dir, config=config)
         import torch.distributed as processes
         if processes.is_available() and processes.is_initialized():

@@ -128,10 +128,8 @@ def display_matrix(
     frame: av.VideoFrame,
 ) -> np.ndarray | None:  # 3,3 int32
     "How a frame is to be turned and mirrored, if that is said."
-    for data in frame.side_data.keys():
-        if data.type.name == 'DISPLAYMATRIX':
-            return np.frombuffer(bytes(data), np.int32).reshape(3, 3)
-    return None
+    data = frame.side_data.get('DISPLAYMATRIX')
+    return None if data is None else np.frombuffer(bytes(data), np.int32).reshape(3, 3)
 
 def upright(
     pixels: np.ndarray,  # H,W,C

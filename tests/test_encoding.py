@@ -35,7 +35,8 @@ def film(tmp_path_factory) -> Path:
 def told(path):
     "How views lie, and the bounds of the sphere, as FFmpeg reads them."
     with av.open(str(path)) as container: frame = next(container.decode(video=0))
-    found = {data.type: bytes(data) for data in frame.side_data}
+    sides = [frame.side_data[i] for i in range(len(frame.side_data))]  # PyAV 19 iterates over their types
+    found = {data.type: bytes(data) for data in sides}
     stereo = struct.unpack('<2i', found[Type.STEREO3D][:8]) if Type.STEREO3D in found else None
     return stereo, struct.unpack('<8I', found[Type.SPHERICAL][:32])[4:] if Type.SPHERICAL in found else None
 
