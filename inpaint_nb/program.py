@@ -163,6 +163,12 @@ def with_options(
     def option(found): return known.get(found[1]) or known.get(found[2]) or found[0]
     return re.sub(r'`((?:[A-Z]\w+\.)?(\w+))`', option, text)
 
+def _parser_of(parser: argparse.ArgumentParser, command: str) -> Any:
+    "The parser of a command; of a program without commands its own."
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction): return action.choices[command]
+    return parser
+
 # %% ../nbs/09a_program.ipynb #02cd009d
 class Parser(argparse.ArgumentParser):
     "An argument parser that complains in one line."
@@ -185,16 +191,11 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             text = f'unrecognized arguments: {" ".join(unknown)}'
             self.error(text + self.instead(unknown, command), command)
-        Parser.chosen = self.of(command).options
+        Parser.chosen = _parser_of(self, command).options
         return found
-    def of(self, command: str) -> 'Parser':
-        "The parser of a command; of a program without commands its own."
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction): return action.choices[command]
-        return self
     def instead(self, unknown: list[str], command: str) -> str:
         "What may have been meant by options that do not exist, in brackets."
-        parser, said = self.of(command), []
+        parser, said = _parser_of(self, command), []
         for name in (word.partition('=')[0] for word in unknown if word.startswith('-')):
             known = [one for one in parser._option_string_actions if one.startswith('--')]
             near = get_close_matches(name.replace('_', '-').lower(), known, 1, 0.75)

@@ -144,6 +144,7 @@ class RunPanel:
             self.show_picture()
             return seen
         except (OSError, ValueError) as error: self.text.value = html.escape(str(error))
+        return None
     def follow(self):
         "Look again and again, until the run is over or somebody stops it."
         while not self.ended.is_set():

@@ -274,7 +274,7 @@ def test_resume_is_exact(data, tmp_path, stops, options):
     name = options.get('arch', NAME)
     expected = lasting(run(data, tmp_path/'through', **options))
     for number, stop in enumerate(stops):
-        with pytest.raises(Interrupted, match='--resume'): run(data, tmp_path/'parts', StopAfter(stop), resume=number > 0, **options)
+        with pytest.raises(Interrupted, match='`resume`'): run(data, tmp_path/'parts', StopAfter(stop), resume=number > 0, **options)
     assert lasting(run(data, tmp_path/'parts', resume=True, **options)) == expected
     for file, load in ((f'{name}.checkpoint.pth', load_model), (f'{create_discriminator(options["discriminator"]).name}.pth', load_discriminator)):
         assert torch.equal(weights(tmp_path/'parts'/file, load), weights(tmp_path/'through'/file, load))
