@@ -24,7 +24,7 @@ from .common import is_first_process, world_size
 # %% ../nbs/10_cli.ipynb #cba27d05
 from inpaint_nb.program import (
     NAMES, Incomplete, Parameter, Parser, add_option, add_room, check_depth_model, error_line,
-    finish, one_line, refusing, room_parameters, subcommands, taken
+    finish, mention, one_line, refusing, room_parameters, subcommands, taken
 )
 
 # %% ../nbs/10_cli.ipynb #0ed3a0d9
@@ -85,7 +85,8 @@ def maker_parameters(
     outer, inner = found['depth'], room_parameters('depth', 'DepthOptions')
     for name, (field, comment) in maker_depth(maker).items():
         default = outer.default.get(field, inner[field].default)
-        found[name] = Parameter(name, inner[field].kind, default, comment)
+        called = f'DepthOptions.{field}'
+        found[name] = Parameter(name, inner[field].kind, default, comment, called)
     for name, comment in maker.comments.items(): found[name] = found[name]._replace(comment=comment)
     for name in ('dataset_dir', 'model_type'):
         found[name] = found[name]._replace(kind='list[str]')  # several at once
@@ -305,6 +306,7 @@ def inpaint_train(
             add_option(command, parameter, sparse=True)  # what is not given is the recipe's
         command.epilog = f'{NAMES} {command.epilog}'
         args = parser.parse_args(argv)
+        mention(command, 'video', 'ClipOptions')  # how records of clips are made
         from inpaint_nb.run import check_settings, go_on_as_before, train_from_folder
         from inpaint_nb.settings import TrainConfig, recipe_settings
         typed = taken(args, settings)

@@ -472,7 +472,7 @@ def choose_device(
     "The GPU of that number, or the CPU."
     found = torch.cuda.device_count() if gpu >= 0 else 0
     if found and gpu >= found:
-        raise ValueError(f'--gpu is {gpu}; it must be from 0 to {found - 1}, or -1 for the CPU')
+        raise ValueError(f'`gpu` is {gpu}; it must be from 0 to {found - 1}, or -1 for the CPU')
     if not found: return torch.device('cpu')
     return torch.device(f"cuda:{local_rank(gpu) % found}")
 
@@ -517,7 +517,7 @@ class DepthInfo:
         if self.one_size and options.resolution is not None:
             raise ValueError(f'{self.name} {self.one_size}: leave the resolution out')
         if self.one_look and options.tta:
-            raise ValueError(f'{self.name} {self.one_look}: leave --tta out')
+            raise ValueError(f'{self.name} {self.one_look}: leave `tta` out')
         return self.open(argument, options)
 
     def open(self, argument: str | None, options: DepthOptions) -> DepthModel:

@@ -131,20 +131,20 @@ def _one_line(error: Exception) -> str:
 
 # %% ../nbs/01ca_depth_models.ipynb #8fff86c8
 def _local(row: NetworkInfo, weights: str | Path) -> Path:
-    "Folder in the library's layout, or file, that `--depth-weights` means."
+    "Folder in the library's layout, or file, that `DepthOptions.weights` means."
     path = Path(weights)
     layout = 'a folder with config.json and model.safetensors'
     if (path/row.name).exists(): path = path/row.name
     if not path.exists():
         raise FileNotFoundError(f'no weights of {row.name} at {path}: '
-                                f'--depth-weights names {layout}, or a file')
+                                f'`DepthOptions.weights` names {layout}, or a file')
     if path.name == 'model.safetensors' and (path.parent/'config.json').exists(): path = path.parent
     if (path/'config.json').exists(): return path
     files = [path] if path.is_file() else [
         file for file in path.iterdir() if file.suffix in ('.safetensors', '.pth', '.pt')]
     if len(files) != 1:
         raise FileNotFoundError(f'no weights of {row.name} in {path}: '
-                                f'--depth-weights names {layout}, or a file')
+                                f'`DepthOptions.weights` names {layout}, or a file')
     if row.model.single_file: return files[0]
     raise ValueError(f'{files[0]} is a single file, but {row.name} is read from {layout}')
 
@@ -191,7 +191,7 @@ def _cached(source: HubWeights, name: str) -> Path | None:
     raise FileNotFoundError(
         _LACKING.format(name=name, what=f'{files[-1]} of {source}', where=cache_dir,
                         how=f"run hf download {source.repository} {' '.join(files)} where there is "
-                            'a network, or name a copy with --depth-weights'))
+                            'a network, or name a copy with `DepthOptions.weights`'))
 
 
 def _downloaded(source: HubWeights, name: str) -> Path:
@@ -383,8 +383,8 @@ def _hub_folder(source: 'TorchHub', name: str, weights: str | Path | None) -> Pa
     hub = Path(torch.hub.get_dir() if weights is None else weights)
     if (hub/name).is_dir(): hub = hub/name
     if weights is not None and not hub.is_dir():
-        raise FileNotFoundError(f'no folder {hub}: for {name}, --depth-weights names a torch.hub '
-                                f'folder with {source.program}/ and checkpoints/')
+        raise FileNotFoundError(f'no folder {hub}: for {name}, `DepthOptions.weights` names '
+                                f'a torch.hub folder with {source.program}/ and checkpoints/')
     parts = {source.program: (f'the program of {source}', f'https://{source}'),
              f'checkpoints/{source.checkpoint}':
                  (source.address.removeprefix('https://'), source.address)}
@@ -413,7 +413,7 @@ class TorchHub:
         "Refuse to run a downloaded program that nobody has allowed."
         if trust_remote_code or os.environ.get('INPAINT_TRUST_REMOTE_CODE') == '1': return
         raise ValueError(f'{name} downloads and runs the program of {self}: '
-                         'have a look at it, then allow it with --trust-remote-code')
+                         'have a look at it, then allow it with `trust_remote_code`')
 
     def find(self, row: NetworkInfo, weights: str | Path | None = None) -> Path:
         "The torch.hub folder; refuse what is neither there nor can be downloaded."

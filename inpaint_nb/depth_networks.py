@@ -58,7 +58,7 @@ def _with_depth(name: str, depth: Tensor) -> Tensor:
     if depth.isfinite().flatten(1).any(1).all(): return depth
     raise ValueError(f'{name} gives no finite depth for this picture: its weights are damaged, or '
                      'the picture is more than half precision on a GPU can hold '
-                     '(--gpu -1 works on the CPU)')
+                     '(`gpu` -1 works on the CPU)')
 
 # %% ../nbs/01c_depth_networks.ipynb #8565a993
 class Gathered:
@@ -290,7 +290,7 @@ class VideoNetwork(AnyNetwork):
     ):
         super().__init__(network, *args, **kwargs)
         if not self.options.tta: return
-        raise ValueError(f'{self.name} looks at whole clips and cannot look twice: leave --tta out')
+        raise ValueError(f'{self.name} looks at whole clips and cannot look twice: leave `tta` out')
 
     def estimate_clip(self, frames: Iterable[Tensor], paths: Paths = None) -> Iterator[Tensor]:
         "Depth before it is scaled, some frames later."

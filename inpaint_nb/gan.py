@@ -169,7 +169,7 @@ def late_warmup(
     if generator_warmup(steps - 1, length) == 1: return ''
     first = next(step for step in range(length + 1) if generator_warmup(step, length)) + 1
     return (f'This run has {steps} steps; the discriminator is not heard before step {first}, '
-            f'and in full from step {length + 1}: lower --generator-warmup-iteration.')
+            f'and in full from step {length + 1}: lower `generator_warmup_iteration`.')
 
 # %% ../nbs/05_gan.ipynb #6229c437
 def perceptual(

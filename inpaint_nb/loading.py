@@ -61,7 +61,7 @@ def plain_error(
     text, kinds = str(error), (FileNotFoundError, OSError, ValueError, RuntimeError)
     if not isinstance(error, ValueError) and any(word in text for word in SCARCE):
         return RuntimeError('a process that loads data ran out of shared memory or file handles: '
-                            'try --num-workers 0, docker run --shm-size 1g, or ulimit -n 4096')
+                            'try `num_workers` 0, docker run --shm-size 1g, or ulimit -n 4096')
     lines = text.strip().splitlines()
     if len(lines) < 2: return error
     kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)

@@ -339,7 +339,7 @@ def hub_weights(
         state = 'damaged' if there else 'missing'
         raise FileNotFoundError(
             f'{purpose}, and {file} is {state}: put {url} ({size}) there, {instead}or choose '
-            f'a --loss that needs no weights: {", ".join(plain_losses())}') from error
+            f'a `loss` that needs no weights: {", ".join(plain_losses())}') from error
 
 # %% ../nbs/03a_losses.ipynb #21340601
 VGG_URL = 'https://download.pytorch.org/models/vgg16-397923af.pth'  # torchvision's, of ImageNet
@@ -349,8 +349,8 @@ def own_heads() -> Path:  # of the package `lpips`
     package = importlib.util.find_spec('lpips')
     if package is None:
         raise ModuleNotFoundError(
-            'LPIPS needs its heads: pip install lpips, or give them with --lpips-weights FILE, '
-            f'or choose a --loss that needs no weights: {", ".join(plain_losses())}')
+            'LPIPS needs its heads: pip install lpips, or give them with `lpips_weights` FILE, '
+            f'or choose a `loss` that needs no weights: {", ".join(plain_losses())}')
     return Path(package.origin).with_name('weights') / 'v0.1/vgg.pth'
 
 def load_lpips(
@@ -367,7 +367,7 @@ def load_lpips(
         file = own_heads()
         take_weights(loss, lpips_tensors(read_weights(file)), file)
     if 'net' not in found:
-        instead = 'or give them with --lpips-weights FILE, '
+        instead = 'or give them with `lpips_weights` FILE, '
         vgg, file = hub_weights(VGG_URL, 'LPIPS needs VGG16 weights', '528 MB', instead)
         if not take_weights(loss, lpips_tensors(vgg), file):
             raise ValueError(f'{file} does not hold VGG16: put {VGG_URL} there')
@@ -562,7 +562,7 @@ def create_loss(
     row = LOSSES[name]
     looks = row.weights == 'lpips'
     if lpips_weights is not None and not looks:
-        raise ValueError(f'--lpips-weights {lpips_weights} is of no use, '
+        raise ValueError(f'`lpips_weights` {lpips_weights} is of no use, '
                          f'because loss {name} has no LPIPS: leave it out')
     loss = row.make(lpips_weights) if looks else row.make()
     if getattr(loss, 'temporal', False) and not row.temporal:

@@ -7,7 +7,7 @@ __all__ = ['ENTRIES', 'HARMLESS', 'scheduler_state', 'run_file', 'save_weights',
            'run_problem', 'state_problem', 'history_problem', 'read_run', 'settle_seed', 'plain', 'changed',
            'what_changed_wrongly', 'take_up', 'where_it_goes_on', 'keep_weights', 'foreign', 'resume_from',
            'run_to_end', 'rescue', 'meet', 'interrupted', 'none_better', 'check_settings', 'check_discriminator',
-           'check_together', 'uses_lpips', 'criterion_of', 'step_kind', 'callbacks_of', 'as_typed', 'settings_before',
+           'check_together', 'uses_lpips', 'criterion_of', 'step_kind', 'callbacks_of', 'in_words', 'settings_before',
            'go_on_as_before', 'begin_with', 'compile_model', 'clear_folder', 'set_aside', 'fit', 'first_weights',
            'tell_of_files', 'train_from_folder', 'open_data']
 
@@ -190,13 +190,13 @@ def read_run(
     if not config.resume: return None
     if not path.is_file():
         raise FileNotFoundError(
-            f'nothing to resume: {path} does not exist; start without --resume')
+            f'nothing to resume: {path} does not exist; start without `resume`')
     with phase(f'reading {path}'): model, file = load_model(path, name=name)
     if 'optimizer_state_dict' not in file:
         raise ValueError(
-            f'{path} holds a model only and cannot be resumed; use it as --checkpoint-file')
+            f'{path} holds a model only and cannot be resumed; use it as `checkpoint_file`')
     if problem := run_problem(file):
-        raise ValueError(f'{path} cannot be resumed: {problem}; use it as --checkpoint-file')
+        raise ValueError(f'{path} cannot be resumed: {problem}; use it as `checkpoint_file`')
     return model, file
 
 def settle_seed(
@@ -211,7 +211,7 @@ def settle_seed(
         if world_size() > 1: broadcast_object_list(drawn)
         return replace(config, seed=config.seed if config.seed >= 0 else drawn[0])
     if config.seed not in (-1, before):
-        say(f'--seed {config.seed}: the run that is resumed has seed {before}, which stays.')
+        say(f'`seed` {config.seed}: the run that is resumed has seed {before}, which stays.')
     return replace(config, seed=before)
 
 # %% ../nbs/04a_run.ipynb #fcfad85d
@@ -241,10 +241,10 @@ def what_changed_wrongly(
 ) -> str:  # empty if nothing
     "What must not change when a run goes on."
     if before.get('optimizer', config.optimizer) != config.optimizer:
-        return f'with --optimizer {before["optimizer"]}, not {config.optimizer}'
+        return f'with `optimizer` {before["optimizer"]}, not {config.optimizer}'
     one, other = before.get('discriminator'), config.discriminator
     if same_discriminator(one, other): return ''
-    def text(name): return f'with --discriminator {name}' if name else 'without --discriminator'
+    def text(name): return f'with `discriminator` {name}' if name else 'without `discriminator`'
     return f'{text(one)}, and is to go on {text(other)}'
 
 # %% ../nbs/04a_run.ipynb #5f517771
@@ -258,7 +258,7 @@ def take_up(
     if 'run' not in file and before.get('discriminator'): best = math.inf  # iw3: the time
     if config.reset_state: return keep_weights(run, file, best)
     if problem := what_changed_wrongly(config, before):
-        raise ValueError(f'the run was started {problem}; to change it, add --reset-state')
+        raise ValueError(f'the run was started {problem}; to change it, add `reset_state`')
     run.learner.load_state_dict(file)
     run.state = RunState(config.seed, epoch=epoch + 1, best_loss=best)
     if 'run' in file: run.state = RunState(**file['run'])
@@ -278,10 +278,10 @@ def where_it_goes_on(
     "How far a resumed run is."
     config, state = run.config, run.state
     if is_over(run):
-        limit = f'--max-epoch is {config.max_epoch}, and the run has had {epoch}'
-        if config.max_minutes: limit = f'--max-minutes is {config.max_minutes:g}'
+        limit = f'`max_epoch` is {config.max_epoch}, and the run has had {epoch}'
+        if config.max_minutes: limit = f'`max_minutes` is {config.max_minutes:g}'
         return (f'Nothing left to do: {limit}. A larger number goes on; '
-                '--reset-state begins a new run with its weights.')
+                '`reset_state` begins a new run with its weights.')
     of = f'of its {config.draws} samples'
     if state.drawn > config.draws: of = f'samples, {config.draws} of which make one now'
     return f'Resumed in {epoch_of(state.epoch, config)}, after {state.drawn} {of}.'
@@ -303,7 +303,7 @@ def keep_weights(
     if top == epoch: return
     one = f'epoch {top}' if top else 'the model that the run began with'
     say(f'Epoch {epoch} was the last; the best was {one}. To begin with that one: '
-        f'--checkpoint-file {run_file(run, ".pth")} instead of --resume --reset-state.')
+        f'`checkpoint_file` {run_file(run, ".pth")} instead of `resume` `reset_state`.')
 
 def foreign(
     best: float,  # loss to beat
@@ -329,7 +329,7 @@ def resume_from(
         path, what = run_file(run, '.checkpoint.pth'), f'{type(error).__name__} {error}'
         raise ValueError(
             f'{path} cannot be resumed, its entries are not what training writes ({what}); '
-            'use it as --checkpoint-file') from error
+            'use it as `checkpoint_file`') from error
 
 # %% ../nbs/04a_run.ipynb #30fe52a9
 def run_to_end(
@@ -383,8 +383,8 @@ def interrupted(
     where = (f'interrupted in {epoch_of(state.epoch, config)}, '
              f'after {state.drawn} of its {config.draws} samples')
     if path in run.unsaved: return Interrupted(f'{where}; {run.unsaved[path]}')
-    how = 'with --resume'
-    if config.reset_state: how += ' and without --reset-state'
+    how = 'with `resume`'
+    if config.reset_state: how += ' and without `reset_state`'
     return Interrupted(f'{where}; saved in {path}: the same command {how} goes on from there')
 
 def none_better(
@@ -414,7 +414,7 @@ def check_settings(
     for name, known in tables.items():
         if getattr(config, name) in known: continue
         if name == 'loss' and config.loss in LOSSES:
-            refuse(config, name, 'one that judges single pictures, or given with --video, '
+            refuse(config, name, 'one that judges single pictures, or given with `video`, '
                                  'because it compares the frames of a clip')
         refuse(config, name, f'one of: {", ".join(known)}')
     check_together(config)
@@ -426,7 +426,7 @@ def check_discriminator(
     if discriminator_kind(config.discriminator) is None:
         refuse(config, 'discriminator', f'one of: {", ".join(DISCRIMINATORS)}')
     least = (2 * EDGE + 1) * CELL + 2 * RIM
-    if config.size < least: refuse(config, 'size', f'{least} or more with --discriminator')
+    if config.size < least: refuse(config, 'size', f'{least} or more with `discriminator`')
 
 # %% ../nbs/04a_run.ipynb #7766d7ab
 def check_together(
@@ -435,18 +435,18 @@ def check_together(
     "Refuse settings that do not go together."
     fitting = [name for name, kind in MODELS.items() if kind.frames == 1 or config.video]
     if full_name(config.arch) not in fitting:
-        video = ', or given with --video' if full_name(config.arch) in MODELS else ''
+        video = ', or given with `video`' if full_name(config.arch) in MODELS else ''
         refuse(config, 'arch', f'one of: {", ".join(fitting)}{video}')
     optimizer, schedule = OPTIMIZERS[config.optimizer], SCHEDULES[config.scheduler]
     if optimizer.above_zero and not getattr(config, optimizer.above_zero):
         refuse(config, optimizer.above_zero, f'above 0 for {config.optimizer}')
     falls = schedule.to_minimum and not optimizer.schedule_free
     if falls and config.learning_rate_cosine_min > config.learning_rate:
-        most = f'no more than --learning-rate, which is {config.learning_rate}'
+        most = f'no more than `learning_rate`, which is {config.learning_rate}'
         refuse(config, 'learning_rate_cosine_min', most)
     if config.lpips_weights and not uses_lpips(config.loss) and not config.discriminator:
         refuse(config, 'lpips_weights',
-               'given with a loss that looks through LPIPS, or with --discriminator')
+               'given with a loss that looks through LPIPS, or with `discriminator`')
     choose_device(config.gpu)
 
 # %% ../nbs/04a_run.ipynb #ce8166fd
@@ -479,15 +479,14 @@ def callbacks_of(
     return [StartLine(), *said, *files]
 
 # %% ../nbs/04a_run.ipynb #048ce6d3
-def as_typed(
+def in_words(
     settings: dict[str, Any],  # by name
 ) -> str:
-    "Settings as options of the command line."
-    def option(name, value):
-        text = name.replace('_', '-')
-        if isinstance(value, bool): return f'--{text}' if value else f'--no-{text}'
-        return f'--{text} {plain(value)}'
-    return ' '.join(option(name, value) for name, value in settings.items())
+    "Settings for a message; a program makes options of the names."
+    def one(name, value):
+        if isinstance(value, bool): return f'`{name}`' if value else f'no `{name}`'
+        return f'`{name}` {plain(value)}'
+    return ', '.join(one(name, value) for name, value in settings.items())
 
 def settings_before(
     model_dir: Path,
@@ -516,11 +515,11 @@ def go_on_as_before(
     try: check_settings(again := replace(config, **kept))
     except (ValueError, TypeError) as error:
         raise ValueError(f'{path} goes on with the settings that it was trained with, and they do '
-                         f'not work: {error}; give that option, or use the file as '
-                         '--checkpoint-file') from error
+                         f'not work: {error}; give that setting, or use the file as '
+                         '`checkpoint_file`') from error
     said = {name: value for name, value in kept.items()
             if plain(value) != plain(getattr(config, name))}
-    if said: say(f'As before, because not given: {as_typed(said)}')
+    if said: say(f'As before, because not given: {in_words(said)}')
     return again
 
 # %% ../nbs/04a_run.ipynb #cc8a0862
@@ -536,7 +535,7 @@ def begin_with(
     if source.name == model.name: return load_weights(model, source.state_dict(), path)
     if source.frames > 1:
         raise ValueError(f'{path} holds {source.name}, not {model.name}: take another file, '
-                         f'or --arch {source.name}')
+                         f'or `arch` {source.name}')
     if not (taken := matching_weights(model, source.state_dict())):
         raise ValueError(f'{path} holds {source.name}, which has no weights in common with '
                          f'{model.name}: take a file of another model')
@@ -628,9 +627,9 @@ def tell_of_files(
     "Say which files are replaced, or not looked at."
     if not resumed and run_file(run, '.checkpoint.pth').exists():
         say(f'{run.model_dir} holds another run: its model, checkpoint and table will be replaced. '
-            'To go on with it, stop and add --resume.')
+            'To go on with it, stop and add `resume`.')
     if resumed and run.config.checkpoint_file:
-        say('--checkpoint-file is not looked at: with --resume the weights are those in '
+        say('`checkpoint_file` is not looked at: with `resume` the weights are those in '
             f'{run.model_dir}.')
 
 # %% ../nbs/04a_run.ipynb #ef2a9f06
@@ -650,9 +649,9 @@ def train_from_folder(
                                     '(inpaint_create_training_data)')
     with phase(f'making the loss {config.loss}'): criterion = criterion_of(config)
     if config.discriminator and not (config.checkpoint_file or config.resume):
-        say('--discriminator without --checkpoint-file: the model begins with random weights. '
+        say('`discriminator` without `checkpoint_file`: the model begins with random weights. '
             'A discriminator is meant to polish a trained model; name its file with '
-            '--checkpoint-file.')
+            '`checkpoint_file`.')
     Compute(config)  # to meet the other processes
     config = settle_seed(config, read_run(model_dir, config, full_name(config.arch)))
     with phase(f'looking through the records in {data_dir}'):

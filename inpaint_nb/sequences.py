@@ -160,7 +160,7 @@ def choose_frames(
     spare = len(names) - frames
     if spare < 0:
         raise ValueError(f'{folder}/{record} has {len(names)} frames, fewer than {frames}: delete '
-                         f'it, or make records with --seq {frames} or more')
+                         f'it, or make records with `ClipOptions.seq` {frames} or more')
     if dataset.training and rng.random() < 0.5: names = names[::-1]
     start = rng.randint(0, spare) if dataset.training else spare // 2
     return names[start:start + frames]

@@ -167,9 +167,9 @@ def refuse(
     wanted: str,  # what it must be
 ):
     "Say what a setting must be."
-    value, option = getattr(config, name), '--' + name.replace('_', '-')
-    if value is True: raise ValueError(f'{option} must be {wanted}')
-    raise ValueError(f'{option} is {value!r}; it must be {wanted}')
+    value = getattr(config, name)
+    if value is True: raise ValueError(f'`{name}` must be {wanted}')
+    raise ValueError(f'`{name}` is {value!r}; it must be {wanted}')
 
 def check_fields(
     config: TrainConfig,
@@ -180,7 +180,7 @@ def check_fields(
             value = getattr(config, name)
             if value is not None and not limit.allows(value): refuse(config, name, limit.words)
     if config.reset_state and not config.resume:
-        refuse(config, 'reset_state', 'given together with --resume')
+        refuse(config, 'reset_state', 'given together with `resume`')
 
 # %% ../nbs/03f_settings.ipynb #37fd918d
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def recipe_settings(
     "What a recipe sets."
     if recipe is None: return {}
     if recipe not in RECIPES:
-        raise ValueError(f'--recipe is {recipe!r}; it must be one of: {", ".join(RECIPES)}')
+        raise ValueError(f'`recipe` is {recipe!r}; it must be one of: {", ".join(RECIPES)}')
     found = RECIPES[recipe]
     return found.settings | (found.for_clips if video else {})
 
@@ -362,12 +362,12 @@ def load_optimizer(
     now, before = optimizer.state_dict()['param_groups'], state['param_groups']
     if [len(group['params']) for group in now] != [len(group['params']) for group in before]:
         raise ValueError('the checkpoint holds the state of another optimizer; '
-                         'add --reset-state to keep its weights only')
+                         'add `reset_state` to keep its weights only')
     owned = [value for group in optimizer.param_groups for value in group['params']]
     for index, memory in state['state'].items():
         if not all(fits(owned[index], value) for value in memory.values()):
             raise ValueError('the checkpoint holds the memory of other weights; '
-                             'add --reset-state to keep its weights only')
+                             'add `reset_state` to keep its weights only')
     groups = [new | {name: old[name] for name in COUNTED & set(new) & set(old)}
               for new, old in zip(now, before)]
     optimizer.load_state_dict({**state, 'param_groups': groups})

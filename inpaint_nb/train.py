@@ -126,7 +126,7 @@ class Judged:
     def keep(self,
         state: dict,  # a checkpoint, of whose weights those to judge are in the model already
     ) -> tuple[str, list[str]]:  # what else that is, in words; what of its own begins anew
-        "Take up what `--reset-state` keeps beside the model."
+        "Take up what `reset_state` keeps beside the model."
         return '', []
 
     def report(self) -> dict[str, float]:
@@ -325,7 +325,7 @@ def load_learner(
     model, scaler, kept = learner.model, learner.compute.scaler, state['optimizer_state_dict']
     if len(kept) != len(learner.optimizers):
         raise ValueError('the checkpoint is of a run with another number of networks; '
-                         'add --reset-state to keep its weights only')
+                         'add `reset_state` to keep its weights only')
     for optimizer, saved in zip(learner.optimizers, kept): load_optimizer(optimizer, saved)
     for optimizer in learner.averaging():
         optimizer.train()  # if saved in eval mode, as iw3 does: back to the weights to learn on
@@ -555,12 +555,12 @@ def check_losses(
     "End a run whose losses are no numbers any more."
     if run.compute.scaler.get_scale() < 1e-6:
         raise FloatingPointError('the gradient is not finite, however small the loss is made: '
-                                 'try --amp-float bfloat16 or --disable-amp')
+                                 'try `amp_float` bfloat16 or `disable_amp`')
     if run.state.dropped > (MOST_DROPPED if run.config.ignore_nan else 0):
         raise FloatingPointError(
             f'the loss was not a finite number in {run.state.dropped} steps of epoch '
             f'{run.state.epoch}; these steps were left out, the weights are those from before: '
-            'look at the data, or try a lower --learning-rate')
+            'look at the data, or try a lower `learning_rate`')
 
 # %% ../nbs/04_train.ipynb #d89efe61
 READ_EVERY = 16  # batches from one look at the losses to the next

@@ -94,8 +94,8 @@ def estimate(
     line = (f'At {speed:.3g} samples/s an epoch of {config.draws} samples takes {epoch}, '
             f'all that is ahead {all_of_it}, without judging')
     if not slow or left / speed <= LONG: return line + '.'
-    return (line + '. For a computer without a GPU: --recipe small-machine, which takes an hour; '
-            '--max-minutes MINUTES; or fewer --num-samples and --max-epoch.')
+    return (line + '. For a computer without a GPU: `recipe` small-machine, which takes an hour; '
+            '`max_minutes` MINUTES; or fewer `num_samples` and `max_epoch`.')
 
 # %% ../nbs/04b_watch.ipynb #7ae88950
 class Estimate(Callback):
@@ -176,7 +176,7 @@ class Summary(Callback):
         ranks, samples = run.compute.ranks, run.config.batch_size * run.config.backward_step
         if ranks > samples:
             tqdm.write(f'{ranks - samples} of {ranks} processes have nothing to do: a step has '
-                       'fewer samples; give a larger --batch-size or --backward-step')
+                       'fewer samples; give a larger `batch_size` or `backward_step`')
         tqdm.write(what_is_trained(run))
     def after_eval_batch(self, run: Training, number: int, batch: dict):
         if self.repeated is None: self.each += repeated_psnr(batch, run.learner.model.i2i_offset)

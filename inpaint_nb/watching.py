@@ -55,7 +55,7 @@ def look(
     history = read_table(folder/'loss.csv')
     if not progress and not history:
         raise FileNotFoundError(f'{folder} holds no run: there is neither {ProgressNote.name} nor '
-                                'loss.csv; give the --model-dir of inpaint_train')
+                                'loss.csv; give the model folder of a run of training')
     pictures = sorted(folder.glob('eval/*.png'), key=lambda path: (len(path.name), path.name))
     return Look(folder, progress, history, pictures, time.time() - progress.get('time', 0))
 
@@ -93,7 +93,7 @@ def words(
         if best: lines.append(f'best so far: epoch {best[-1]:.0f}')
     if progress and not seen.over and seen.silent > QUIET:
         lines.append(f'Nothing was heard for {in_words(seen.silent)}: a long step or judging, '
-                     'or the run was killed. --resume goes on from its last checkpoint.')
+                     'or the run was killed. Resumed, it goes on from its last checkpoint.')
     return lines
 
 # %% ../nbs/04d_watching_a_run.ipynb #dfcb73bb

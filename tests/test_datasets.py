@@ -338,7 +338,7 @@ def test_helpers_stay_when_photos_come():
 
 
 def test_refuses_what_layers_does_not_know(photos, tmp_path):
-    for wrong, reason in ((dict(resolution=98), 'leave the resolution out'), (dict(tta=True), 'leave --tta out'), (dict(model_type='Layers:x'), 'takes nothing after its name')):
+    for wrong, reason in ((dict(resolution=98), 'leave the resolution out'), (dict(tta=True), 'leave `tta` out'), (dict(model_type='Layers:x'), 'takes nothing after its name')):
         with pytest.raises(ValueError, match=reason): make_image_records(photos, tmp_path/'out', 'cut', **LAYERS | wrong)
 
 

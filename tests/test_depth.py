@@ -214,7 +214,7 @@ def test_layers_has_no_depth_of_a_given_picture():
     model, images = create_depth_model('Layers'), torch.zeros(2, 3, 8, 8)
     for ask in (model.infer, model.infer_clip, lambda images: next(model.follow(iter(images)))):
         with pytest.raises(ValueError, match='choose another depth model'): ask(images)
-    for wrong, reason in ((dict(resolution=8), 'leave the resolution out'), (dict(tta=True), 'leave --tta out')):
+    for wrong, reason in ((dict(resolution=8), 'leave the resolution out'), (dict(tta=True), 'leave `tta` out')):
         with pytest.raises(ValueError, match=reason): create_depth_model('Layers', **wrong)
     with pytest.raises(ValueError, match='takes nothing after its name'): create_depth_model('Layers:x')
     check_model_type('Layers'), check_weights('Layers')
@@ -446,7 +446,7 @@ def test_no_depth_to_time_the_rest():
     assert create_depth_model('NULL', 100).infer(image).shape == (1, 1, 100, 100)
     assert create_depth_model('NULL', edge_dilation=2).infer(image).mean() > model.infer(image).mean()
     assert not create_depth_model('NULL').infer(torch.zeros(1, 3, 20, 30)).any()
-    with pytest.raises(ValueError, match='leave --tta out'): create_depth_model('NULL', tta=True)
+    with pytest.raises(ValueError, match='leave `tta` out'): create_depth_model('NULL', tta=True)
     with pytest.raises(ValueError, match="nothing after its name, but got '3'"): create_depth_model('NULL:3')
 
 
@@ -463,7 +463,7 @@ def test_the_usual_caches(standins):
     done = run(code, INPAINT_TRUST_REMOTE_CODE='1', **standins[1])
     assert done.stdout.split() == ['Any_V2_B', 'Any_V2_B', 'Distill_Any_B', 'ZoeD_Any_N'], done.stderr
     assert done.stderr.count('CC-BY-NC-4.0; no commercial use') == 1 and done.stderr.count('\n') == 1
-    with pytest.raises(ValueError, match='program of github.com/nagadomi/Depth-Anything_iw3: .* allow it with --trust-remote-code'):
+    with pytest.raises(ValueError, match='program of github.com/nagadomi/Depth-Anything_iw3: .* allow it with `trust_remote_code`'):
         create_depth_model('ZoeD_Any_N', weights=standins[0]/'weights')
 
 
@@ -494,7 +494,7 @@ def test_the_checkpoint_of_a_remote_program_is_fetched(tmp_path, monkeypatch):
     source, here = SOURCES['VDA_L'], tmp_path/'checkpoints'/SOURCES['VDA_L'].checkpoint
     here.rename(tmp_path/'server.pth')
     row, far = DEPTH_MODELS['VDA_L'], replace(source, address=(tmp_path/'server.pth').as_uri())
-    with pytest.raises(ValueError, match='--trust-remote-code'): far.open(row, DepthOptions(weights=tmp_path))
+    with pytest.raises(ValueError, match='`trust_remote_code`'): far.open(row, DepthOptions(weights=tmp_path))
     assert not here.exists()
     with pytest.raises(OSError, match='^VDA_L: cannot download .*nothing.pth: ') as caught:
         replace(far, address=(tmp_path/'nothing.pth').as_uri()).open(row, DepthOptions(weights=tmp_path, trust_remote_code=True))
@@ -837,7 +837,7 @@ def test_early_refusal(tmp_path, monkeypatch):
     for name in ('Pseudo', 'Files', f'Files:{tmp_path}', 'Any_S', 'DepthPro'): check_model_type(name)
     for name in ('VDA_L', 'ZoeD_Any_K'):
         check_model_type(name, trust_remote_code=True)
-        with pytest.raises(ValueError, match=f'{name} downloads and runs .* --trust-remote-code'): check_model_type(name)
+        with pytest.raises(ValueError, match=f'{name} downloads and runs .* `trust_remote_code`'): check_model_type(name)
     with pytest.raises(FileNotFoundError, match='no folder with depth maps'): check_model_type(f'Files:{tmp_path}/nowhere')
     for name, message in (('Any', "unknown depth model 'Any'"), ('any_v2_s', r"'any_v2_s' \(did you mean Any_V2_S\?\): choose one of Pseudo, "), ('Oak', "'Oak': choose one of Pseudo, "),
                           ('VDA_S:3', 'VDA_S takes nothing after its name')):

@@ -9,7 +9,8 @@ import torch
 from av.sidedata.sidedata import Type
 
 from inpaint_nb import cli
-from inpaint_nb.clip import begin_clip, part_of, stereo_clip
+from inpaint_nb.clip import begin_clip, stereo_clip
+from inpaint_nb.writing import part_of
 from inpaint_nb.clips import open_clip
 from inpaint_nb.depth import write_depth
 from inpaint_nb.encoding import ENCODERS, EncodingOptions

@@ -141,7 +141,7 @@ def test_refused(small, tmp_path, monkeypatch):
             (dict(format='safetensors,iw3'), 'iw3 has no network'), (dict(name='a/b'), 'a name is made of'),
             (dict(name='.a'), 'a name is made of')):
         with pytest.raises(ValueError, match=said): export_model(path, out, **settings)
-    with pytest.raises(ValueError, match='give another --name'):
+    with pytest.raises(ValueError, match='give another `name`'):
         iw3_entry(read_source('pretrained:light_inpaint_v1'), 'light_inpaint_v1')
     monkeypatch.delitem(EXPORTS, 'inpaint_nb.background_v1')
     with pytest.raises(ValueError, match='add a row'): onnx_bytes(read_source(path))

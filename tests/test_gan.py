@@ -300,7 +300,7 @@ def test_a_checkpoint_without_a_discriminator(data, tmp_path, capsys):
 def test_another_discriminator_needs_a_fresh_start(data, tmp_path, capsys, before, after):
     run(data, tmp_path, max_epoch=1, num_samples=4, discriminator=before)
     capsys.readouterr()
-    with pytest.raises(ValueError, match='the run was started with.*add --reset-state'): run(data, tmp_path, resume=True, discriminator=after)
+    with pytest.raises(ValueError, match='the run was started with.*add `reset_state`'): run(data, tmp_path, resume=True, discriminator=after)
     assert len(run(data, tmp_path, max_epoch=1, num_samples=4, resume=True, reset_state=True, discriminator=after)) == 1
     said = capsys.readouterr().out
     assert (f'discriminator ({after}), warm-up.' in said) == (after is not None) and 'random weights' not in said
@@ -430,7 +430,7 @@ def test_a_warm_up_that_is_too_long_is_said(options, said):
 
 def test_a_long_warm_up_is_said_by_the_run(data, tmp_path, capsys):
     run(data, tmp_path, max_epoch=1, generator_warmup_iteration=500)
-    assert 'lower --generator-warmup-iteration' in capsys.readouterr().out
+    assert 'lower `generator_warmup_iteration`' in capsys.readouterr().out
 
 @pytest.mark.parametrize('options, said', [
     (dict(discriminator='l3'), '--discriminator is .l3.; it must be one of: l3c, l3ce, ffc, ffce, l3cffce'), (dict(discriminator_weight=-1), '--discriminator-weight is -1; it must be 0 or more'),

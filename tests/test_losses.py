@@ -184,8 +184,8 @@ def test_without_weights_it_says_what_to_do(empty, name):
     with pytest.raises(FileNotFoundError) as error: create_loss(name)
     text = str(error.value)
     assert str(empty / (VGG_FILE if LOSSES[name].weights == 'lpips' else DINO_FILE)) in text and 'missing' in text and '\n' not in text
-    assert ('--lpips-weights FILE' in text) == (LOSSES[name].weights == 'lpips')
-    assert text.endswith('choose a --loss that needs no weights: l1, masked_l1, masked_l1rmse, dct, l1dct, temporal_masked_l1, temporal_masked_l1rmse, temporal_l1dct')
+    assert ('`lpips_weights` FILE' in text) == (LOSSES[name].weights == 'lpips')
+    assert text.endswith('choose a `loss` that needs no weights: l1, masked_l1, masked_l1rmse, dct, l1dct, temporal_masked_l1, temporal_masked_l1rmse, temporal_l1dct')
     assert not list(empty.iterdir())
 
 

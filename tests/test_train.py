@@ -153,7 +153,7 @@ def test_a_schedule_free_optimizer_of_any_name_has_no_schedule(data, tmp_path, m
     with pytest.raises(ValueError, match='above 0 for free'): run(data, tmp_path, optimizer='free', adam_beta1=0)
 
 def test_settings_check_themselves_and_stay():
-    with pytest.raises(ValueError, match='--batch-size is 0; it must be 1 or more'): TrainConfig(batch_size=0)
+    with pytest.raises(ValueError, match='`batch_size` is 0; it must be 1 or more'): TrainConfig(batch_size=0)
     with pytest.raises(AttributeError): QUICK.batch_size = 3
 
 def test_scheduler_entry_is_that_of_the_reference():
@@ -284,14 +284,14 @@ def test_reset_state_keeps_the_weights_only(data, tmp_path, capsys):
 def test_a_finished_run_goes_on_only_when_asked_for_more(data, tmp_path, capsys):
     run(data, tmp_path, max_epoch=1)
     assert len(run(data, tmp_path, max_epoch=1, resume=True)) == 1
-    assert 'Nothing left to do: --max-epoch is 1, and the run has had 1. ' in capsys.readouterr().out
+    assert 'Nothing left to do: `max_epoch` is 1, and the run has had 1. ' in capsys.readouterr().out
     assert [row['epoch'] for row in run(data, tmp_path, max_epoch=2, resume=True)] == [1, 2]
 
 def test_what_a_resumed_run_does_not_look_at_is_said(data, tmp_path, capsys):
     run(data, tmp_path, max_epoch=1)
     save_model(create_model(NAME), tmp_path/'other.pth')
     run(data, tmp_path, max_epoch=1, resume=True, checkpoint_file=tmp_path/'other.pth')
-    assert '--checkpoint-file is not looked at' in capsys.readouterr().out
+    assert '`checkpoint_file` is not looked at' in capsys.readouterr().out
 
 def test_the_best_epoch_is_named_when_the_last_one_is_kept(data, tmp_path, capsys):
     run(data, tmp_path, max_epoch=2, eval_step=1)
@@ -300,7 +300,7 @@ def test_the_best_epoch_is_named_when_the_last_one_is_kept(data, tmp_path, capsy
     for row in file['run']['history']: row['best'] = row['epoch'] == 1
     torch.save(file, path)
     run(data, tmp_path, max_epoch=1, resume=True, reset_state=True)
-    assert f'the best was epoch 1. To begin with that one: --checkpoint-file {tmp_path/NAME}.pth' in capsys.readouterr().out
+    assert f'the best was epoch 1. To begin with that one: `checkpoint_file` {tmp_path/NAME}.pth' in capsys.readouterr().out
 
 def test_an_epoch_that_became_shorter(data, tmp_path, capsys):
     with pytest.raises(Interrupted): run(data, tmp_path, StopAfter(1))
@@ -893,7 +893,7 @@ def test_a_finished_run_has_nothing_left_to_do(data, tmp_path, capsys):
     before = (tmp_path/f'{NAME}.checkpoint.pth').read_bytes()
     timed(data, tmp_path, again := Steady(), resume=True)
     assert not again.rates and (tmp_path/f'{NAME}.checkpoint.pth').read_bytes() == before
-    assert 'Nothing left to do: --max-minutes is 1.58' in capsys.readouterr().out
+    assert 'Nothing left to do: `max_minutes` is 1.58' in capsys.readouterr().out
 
 # ---- what a person reads while waiting
 
@@ -903,7 +903,7 @@ class Slow(Steady):
         super().after_step(run)
         run.enough = run.state.step == 2
 
-@pytest.mark.parametrize('epochs, says', [(3, 'all that is ahead 55 seconds, without judging.'), (10_000, 'all that is ahead 3 days, without judging. For a computer without a GPU: --recipe small-machine, ')])
+@pytest.mark.parametrize('epochs, says', [(3, 'all that is ahead 55 seconds, without judging.'), (10_000, 'all that is ahead 3 days, without judging. For a computer without a GPU: `recipe` small-machine, ')])
 def test_how_long_a_run_will_take(data, tmp_path, capsys, epochs, says):
     "By a clock of its own, in which a step of four samples takes ten seconds: said in the second step."
     train_set, eval_set = (InpaintDataset(data/part, part == 'train', QUICK.size, 7) for part in ('train', 'eval'))
@@ -911,7 +911,7 @@ def test_how_long_a_run_will_take(data, tmp_path, capsys, epochs, says):
     fit(create_model(NAME), train_set, eval_set, tmp_path, config, [slow, watch.Estimate()], progress=False, now=lambda: slow.time)
     said = [line for line in capsys.readouterr().out.splitlines() if 'samples/s' in line]
     assert len(said) == 1 and said[0].startswith('At 0.4 samples/s an epoch of 10 samples takes 25 seconds, ' + says), said
-    for option in ('--max-minutes', '--num-samples'): assert (option in said[0]) == (epochs > 3)
+    for option in ('`max_minutes`', '`num_samples`'): assert (option in said[0]) == (epochs > 3)
 
 def test_a_short_run_is_not_estimated(data, tmp_path, capsys):
     run(data, tmp_path, watch.Estimate())
@@ -949,7 +949,7 @@ class Broken(InpaintDataset):
 def test_scarce_memory_of_loading_processes_is_one_line(data, tmp_path):
     "And nothing is left running."
     import multiprocessing
-    with pytest.raises(RuntimeError, match='^a process that loads data ran out of shared memory or file handles: try --num-workers 0[^\n]*$'):
+    with pytest.raises(RuntimeError, match='^a process that loads data ran out of shared memory or file handles: try `num_workers` 0[^\n]*$'):
         fit(create_model(NAME), Broken(data/'train', True, 52, 7), None, tmp_path, replace(QUICK, num_workers=2), progress=False)
     assert not multiprocessing.active_children()
 
