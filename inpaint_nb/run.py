@@ -7,7 +7,7 @@ __all__ = ['ENTRIES', 'HARMLESS', 'scheduler_state', 'run_file', 'save_weights',
            'run_problem', 'state_problem', 'history_problem', 'read_run', 'settle_seed', 'plain', 'changed',
            'what_changed_wrongly', 'take_up', 'where_it_goes_on', 'keep_weights', 'foreign', 'resume_from',
            'run_to_end', 'rescue', 'meet', 'interrupted', 'none_better', 'check_settings', 'check_discriminator',
-           'check_together', 'uses_lpips', 'criterion_of', 'step_kind', 'callbacks_of', 'as_typed', 'settings_before',
+           'check_together', 'uses_lpips', 'criterion_of', 'step_kind', 'callbacks_of', 'in_words', 'settings_before',
            'go_on_as_before', 'begin_with', 'compile_model', 'clear_folder', 'set_aside', 'fit', 'first_weights',
            'tell_of_files', 'train_from_folder', 'open_data']
 
@@ -479,15 +479,14 @@ def callbacks_of(
     return [StartLine(), *said, *files]
 
 # %% ../nbs/04a_run.ipynb #048ce6d3
-def as_typed(
+def in_words(
     settings: dict[str, Any],  # by name
 ) -> str:
-    "Settings as options of the command line."
-    def option(name, value):
-        text = name.replace('_', '-')
-        if isinstance(value, bool): return f'--{text}' if value else f'--no-{text}'
-        return f'--{text} {plain(value)}'
-    return ' '.join(option(name, value) for name, value in settings.items())
+    "Settings for a message; a program makes options of the names."
+    def one(name, value):
+        if isinstance(value, bool): return f'`{name}`' if value else f'no `{name}`'
+        return f'`{name}` {plain(value)}'
+    return ', '.join(one(name, value) for name, value in settings.items())
 
 def settings_before(
     model_dir: Path,
@@ -516,11 +515,11 @@ def go_on_as_before(
     try: check_settings(again := replace(config, **kept))
     except (ValueError, TypeError) as error:
         raise ValueError(f'{path} goes on with the settings that it was trained with, and they do '
-                         f'not work: {error}; give that option, or use the file as '
-                         '--checkpoint-file') from error
+                         f'not work: {error}; give that setting, or use the file as '
+                         '`checkpoint_file`') from error
     said = {name: value for name, value in kept.items()
             if plain(value) != plain(getattr(config, name))}
-    if said: say(f'As before, because not given: {as_typed(said)}')
+    if said: say(f'As before, because not given: {in_words(said)}')
     return again
 
 # %% ../nbs/04a_run.ipynb #cc8a0862
