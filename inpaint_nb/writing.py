@@ -389,7 +389,8 @@ def load_packets(
 ) -> list[Coded]:  # empty: there are none, or they are damaged
     "Read coded frames."
     try:
-        with np.load(path, allow_pickle=False) as file: numbers, data = file['numbers'], file['data']
+        with np.load(path, allow_pickle=False) as file:
+            numbers, data = file['numbers'], file['data']
     except (OSError, ValueError, EOFError, KeyError, BadZipFile): return []
     ends = numbers[:, 4].cumsum().tolist()
     return [Coded(*row[:3], bool(row[3]), data[end - row[4]:end].tobytes())
