@@ -301,6 +301,7 @@ def files_in(
     check_formats(formats)
     return {name: folder/f'{stem}{PACKINGS[name].ending}{SUFFIXES[kind][0]}' for name in formats}
 
+# %% ../nbs/06_stereo.ipynb #227f1917
 def output_files(
     photo: str | Path,  # input, photo or clip
     out: str | Path,  # file, or folder
