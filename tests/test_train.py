@@ -562,7 +562,7 @@ def test_a_loss_sees_one_clip_at_a_time(clips):
     torch.testing.assert_close(both, sum(alone) / 2)
 
 def test_photo_settings_for_clips_are_refused(data, clips, tmp_path):
-    with pytest.raises(ValueError, match='given with --video'): run(data, tmp_path/'model', arch='light_video_inpaint_v1')
+    with pytest.raises(ValueError, match='given with `video`'): run(data, tmp_path/'model', arch='light_video_inpaint_v1')
     with pytest.raises(FileNotFoundError): run(data, tmp_path/'model', **VIDEO)
     with pytest.raises(FileNotFoundError): run(clips, tmp_path/'model')
     assert not (tmp_path/'model').exists()
