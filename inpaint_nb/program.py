@@ -16,6 +16,7 @@ import errno
 import inspect
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -180,6 +181,7 @@ class Parser(argparse.ArgumentParser):
         return action
     def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
         "What the command line says; a complaint names the command that was meant."
+        self.check_command(sys.argv[1:] if args is None else [*args])
         found, unknown = self.parse_known_args(args, namespace)
         command = getattr(found, 'command', '')
         if unknown:
@@ -187,6 +189,15 @@ class Parser(argparse.ArgumentParser):
             self.error(text + self.instead(unknown, command), command)
         Parser.chosen = self.of(command).options
         return found
+    def check_command(self, words: list[str]):
+        "Say what to type where an option stands in place of a command."
+        commands = [action for action in self._actions
+                    if isinstance(action, argparse._SubParsersAction)]
+        if not commands or not words or not words[0].startswith('-'): return
+        if words[0] in self._option_string_actions: return
+        names = [*commands[0].choices]
+        if len(names) > 1: self.error(f'the command comes first, one of: {", ".join(names)}')
+        self.error(f'the command comes first: {shlex.join([self.prog, *names, *words])}')
     def of(self, command: str) -> 'Parser':
         "The parser of a command; of a program without commands its own."
         for action in self._actions:
