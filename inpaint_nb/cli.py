@@ -399,7 +399,7 @@ def judge_cases(
     line: str,  # that was typed
 ):
     "All other commands of `inpaint_benchmark`."
-    from inpaint_nb.benchmark import BenchmarkOptions, run_benchmark
+    from inpaint_nb.benchmark import BenchmarkOptions, StoppedEarly, run_benchmark
     from inpaint_nb.cases import CASE_KINDS, check_case
     from inpaint_nb.depth import choose_device
     kind, settings = CASE_KINDS[args.command], taken(args, benchmark_parameters(args.command))
@@ -408,7 +408,11 @@ def judge_cases(
         if 'model_type' in settings: check_depth_model(parser, args.model_type)
         check_case(kind, settings)
         options = BenchmarkOptions(**taken(args, room_parameters('benchmark', 'BenchmarkOptions')))
-    print(run_benchmark(kind.sources(**settings), options, line, kind.whole, video=kind.clips))
+    sources = kind.sources(**settings)
+    try: print(run_benchmark(sources, options, line, kind.whole, video=kind.clips))
+    except StoppedEarly as stop:
+        print(stop.report)
+        raise
 
 def inpaint_benchmark(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process

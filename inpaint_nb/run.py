@@ -504,6 +504,7 @@ def settings_before(
     if 'run' not in file or not isinstance(before, dict): return path, {}  # iw3's, or damaged
     return path, {name: value for name, value in before.items() if name in known}
 
+# %% ../nbs/04a_run.ipynb #60a5b4e1
 def go_on_as_before(
     config: TrainConfig,  # that is asked for
     given: Collection[str],  # settings that were named; they come first
@@ -646,6 +647,9 @@ def train_from_folder(
     check_settings(config)
     for part in ['train'] if config.skip_eval else ['train', 'eval']:
         if not (data_dir/part).is_dir():
+            if data_dir.name in ('train', 'eval') and (data_dir.parent/'train').is_dir():
+                raise FileNotFoundError(f'{data_dir} is a part of a folder of records; name '
+                                        f'the folder above it: {data_dir.parent}')
             raise FileNotFoundError(f'no folder {data_dir/part}: make records first '
                                     '(inpaint_create_training_data)')
     with phase(f'making the loss {config.loss}'): criterion = criterion_of(config)

@@ -400,6 +400,8 @@ BAD_TRAIN = {
     'inpaint --model-dir out': (2, '--data-dir'),
     'inpaint -i records': (2, '--model-dir'),
     'other -i records': (2, "'other'"),
+    '-i records --model-dir out': (2, 'the command comes first: inpaint_train inpaint -i records --model-dir out'),
+    TRAIN_LINE + '-i records/train': (1, 'name the folder above it: records'),
     **{TRAIN_LINE + wrong: (2, wrong.split()[0]) for wrong in (
         '--batch-size 0', '--batch-size two', '--backward-step 0', '--num-samples -1', '--max-epoch 0', '--size 0', '--size 32', '--optimizer adamx', '--scheduler linear',
         '--learning-rate 0', '--learning-rate nan', '--learning-rate inf', '--learning-rate-cycles 0', '--learning-rate-decay-step 0', '--learning-rate-decay-step', '--learning-rate-decay 0',
