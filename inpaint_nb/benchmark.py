@@ -6,10 +6,10 @@
 __all__ = ['WIDTHS', 'Score', 'Average', 'decibels', 'average_over_time', 'average_scores', 'by_width', 'average_widths',
            'Report', 'score_rows', 'width_rows', 'report_tables', 'text_table', 'markdown_table', 'show_report',
            'report_record', 'finite', 'fill_case', 'local_lpips', 'frame_lpips', 'score_over_time', 'score_fill',
-           'judge_fills', 'judge_stereo', 'compare_fills', 'label', 'where_most_hole', 'ranked', 'case_strip',
-           'score_sheet', 'FlowPaths', 'fetch', 'optical_flow', 'follow', 'warping_errors', 'warping_error',
-           'judge_clips', 'compare_clip_fills', 'load_fillers', 'BenchmarkOptions', 'run_benchmark', 'time_fill',
-           'check_speed', 'measure_speed']
+           'StoppedEarly', 'judge_fills', 'judge_stereo', 'compare_fills', 'label', 'where_most_hole', 'ranked',
+           'case_strip', 'score_sheet', 'FlowPaths', 'fetch', 'optical_flow', 'follow', 'warping_errors',
+           'warping_error', 'judge_clips', 'compare_clip_fills', 'load_fillers', 'BenchmarkOptions', 'run_benchmark',
+           'time_fill', 'check_speed', 'measure_speed']
 
 # %% ../nbs/07_benchmark.ipynb #e5daf552
 import importlib.util
@@ -337,6 +337,15 @@ def score_fill(
         widths=by_width(case, error, likeness), **more)
 
 # %% ../nbs/07_benchmark.ipynb #985d0a2e
+class StoppedEarly(KeyboardInterrupt):
+    "Ctrl-C while cases were judged."
+    def __init__(self,
+        report: Report,  # of the cases that were finished
+        text: str = '',  # how to go on
+    ):
+        super().__init__(text)
+        self.report = report
+
 def judge_fills(
     cases: Iterable[Case],  # what to fill
     fillers: dict[str, Filler | nn.Module] = FILLERS,  # by the name they get in the table
@@ -344,15 +353,19 @@ def judge_fills(
 ) -> Report:  # prints itself as a table
     "Score each filler on each case; cases with nothing to count are left out."
     scores, seen, notes = [], {}, []
-    for case in cases:
-        if not case.counted.any(): continue
-        seen[case.name] = hole_psnr(case.image, case.target, case.seen).item()
-        if case.note and case.note not in notes: notes.append(case.note)
-        paths = follow(case.target) if len(case.target) > 1 else None
-        scores += [score_fill(case, fill_case(case, filler), name, paths, lpips)
+    def report(): return Report(scores, seen, notes='\n'.join(notes))
+    try:
+        for case in cases:
+            if not case.counted.any(): continue
+            paths = follow(case.target) if len(case.target) > 1 else None
+            new = [score_fill(case, fill_case(case, filler), name, paths, lpips)
                    for name, filler in fillers.items()]
+            seen[case.name] = hole_psnr(case.image, case.target, case.seen).item()
+            scores += new
+            if case.note and case.note not in notes: notes.append(case.note)
+    except KeyboardInterrupt as stop: raise StoppedEarly(report()) from stop
     if not scores: raise ValueError('nothing to judge: no case has a hole whose truth is known')
-    return Report(scores, seen, notes='\n'.join(notes))
+    return report()
 
 # %% ../nbs/07_benchmark.ipynb #57304566
 def judge_stereo(
@@ -580,13 +593,21 @@ def run_benchmark(
     "Judge all fillers on all cases."
     fillers = load_fillers(options.checkpoint_file, use_device(choose_device(options.gpu)), video)
     lpips = local_lpips()
+    stopped = None
     with tqdm(sources.values(), 'judging', unit=' cases', disable=not progress) as bar:
-        report = judge_fills((make() for make in bar), fillers, lpips)
+        try: report = judge_fills((make() for make in bar), fillers, lpips)
+        except StoppedEarly as stop: stopped, report = stop, stop.report
+    if stopped and not report.scores: raise KeyboardInterrupt from stopped
     notes = [report.notes] if report.notes else []
     if lpips is None: notes.insert(0, 'no column for LPIPS: its weights are not here')
+    if stopped: notes.append(f'stopped after {len(report.seen)} of {len(sources)} cases')
     report = replace(report, command=command, whole=whole, notes='\n'.join(notes))
     record = json.dumps(report_record(report), indent=1)
     if options.json: write_whole(Path(options.json), record.encode())
+    if stopped:
+        kept = f', and {options.json} holds it' if options.json else ''
+        raise StoppedEarly(report, f'{notes[-1]}; the table is of those{kept}; '
+                                   'the same command begins again')
     if options.sheet: save_picture(score_sheet(sources, fillers, report), options.sheet)
     return report
 

@@ -306,11 +306,13 @@ def inpaint_train(
         command.epilog = f'{NAMES} {command.epilog}'
         args = parser.parse_args(argv)
         mention(command, 'video', 'ClipOptions')  # how records of clips are made
-        from inpaint_nb.run import check_settings, train_from_folder
-        from inpaint_nb.settings import with_recipe
+        from inpaint_nb.run import check_settings, go_on_as_before, train_from_folder
+        from inpaint_nb.settings import TrainConfig, recipe_settings
+        typed = taken(args, settings)
         with refusing(command):
-            config = with_recipe(args.recipe, **taken(args, settings))
-            check_settings(config)
+            given = recipe_settings(args.recipe, typed.get('video', False)) | typed
+            check_settings(config := TrainConfig(**given))
+        config = go_on_as_before(config, given, args.model_dir)
         train_from_folder(args.data_dir, args.model_dir, config=config)
         import torch.distributed as processes
         if processes.is_available() and processes.is_initialized():
@@ -397,7 +399,7 @@ def judge_cases(
     line: str,  # that was typed
 ):
     "All other commands of `inpaint_benchmark`."
-    from inpaint_nb.benchmark import BenchmarkOptions, run_benchmark
+    from inpaint_nb.benchmark import BenchmarkOptions, StoppedEarly, run_benchmark
     from inpaint_nb.cases import CASE_KINDS, check_case
     from inpaint_nb.depth import choose_device
     kind, settings = CASE_KINDS[args.command], taken(args, benchmark_parameters(args.command))
@@ -406,7 +408,11 @@ def judge_cases(
         if 'model_type' in settings: check_depth_model(parser, args.model_type)
         check_case(kind, settings)
         options = BenchmarkOptions(**taken(args, room_parameters('benchmark', 'BenchmarkOptions')))
-    print(run_benchmark(kind.sources(**settings), options, line, kind.whole, video=kind.clips))
+    sources = kind.sources(**settings)
+    try: print(run_benchmark(sources, options, line, kind.whole, video=kind.clips))
+    except StoppedEarly as stop:
+        print(stop.report)
+        raise
 
 def inpaint_benchmark(
     argv: list[str] | None = None,  # what stands after the program's name; None: of this process

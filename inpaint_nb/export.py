@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['FLOAT', 'HALF', 'Weights', 'FAR', 'LOOKS', 'EXPORTS', 'TOLERANCE', 'IW3_OWN_NAME', 'FORMATS', 'ModelSource',
            'read_source', 'safetensors_bytes', 'needed', 'Graph', 'side', 'reshape', 'piece', 'pad', 'to_blocks',
-           'to_size', 'linear', 'convolve', 'first', 'last', 'edge_of_one', 'light_block', 'in_windows',
-           'in_moved_windows', 'over_frames', 'light_tokens', 'light_network', 'light_fill', 'clip_windows',
-           'light_clip_fill', 'moved', 'nearest', 'picked', 'repeated', 'blurred', 'residual', 'attend', 'mix_times',
-           'wider', 'unet', 'background_fill', 'ExportRow', 'onnx_bytes', 'onnx_difference', 'checked_onnx',
-           'iw3_bytes', 'iw3_entry', 'check_format', 'Exported', 'export_files', 'export_model']
+           'to_size', 'linear', 'convolve', 'light_block', 'in_windows', 'in_moved_windows', 'over_frames',
+           'light_tokens', 'light_network', 'light_fill', 'clip_windows', 'light_clip_fill', 'moved', 'nearest',
+           'picked', 'repeated', 'blurred', 'residual', 'attend', 'mix_times', 'unet', 'background_fill', 'ExportRow',
+           'onnx_bytes', 'onnx_difference', 'checked_onnx', 'iw3_bytes', 'iw3_entry', 'check_format', 'Exported',
+           'export_files', 'export_model']
 
 # %% ../nbs/07b_export.ipynb #6e976f66
 import json, math, re
@@ -171,11 +171,11 @@ def convolve(
     "A convolution."
     return g.Conv(x, w[f'{name}.weight'], w[f'{name}.bias'], **attributes)
 
-def first(g: Graph, x: str) -> str: return g.Transpose(x, perm=[0, 3, 1, 2])
+def _channels_first(g: Graph, x: str) -> str: return g.Transpose(x, perm=[0, 3, 1, 2])
 
-def last(g: Graph, x: str) -> str: return g.Transpose(x, perm=[0, 2, 3, 1])
+def _channels_last(g: Graph, x: str) -> str: return g.Transpose(x, perm=[0, 2, 3, 1])
 
-def edge_of_one(g: Graph, x: str) -> str:
+def _edge_of_one(g: Graph, x: str) -> str:
     return pad(g, x, 'edge', (0, 0, 1, 1), (0, 0, 1, 1))
 
 # %% ../nbs/07b_export.ipynb #f8a59654
@@ -199,8 +199,8 @@ def light_block(
     gate = spread(g, weight, bias, gate, empty)
     x = g.Add(x, g.Add(x, linear(g, g.Mul(value, gate), w, f'{mlp}out')))
     value, gate = g.Split(linear(g, x, w, f'{at}.glu_conv.w1'), axis=-1, num_outputs=2, outputs=2)
-    near = edge_of_one(g, first(g, g.Mul(value, g.Sigmoid(gate))))
-    return g.Add(x, last(g, convolve(g, near, w, f'{at}.glu_conv.w2')))
+    near = _edge_of_one(g, _channels_first(g, g.Mul(value, g.Sigmoid(gate))))
+    return g.Add(x, _channels_last(g, convolve(g, near, w, f'{at}.glu_conv.w2')))
 
 # %% ../nbs/07b_export.ipynb #7ad1b4d1
 def in_windows(
@@ -261,7 +261,7 @@ def light_tokens(
     tokens = g.LeakyRelu(g.Conv(x, weight, w[f'{name}.bias'], strides=[4, 4]), alpha=slope)
     most = g.MaxPool(soft, kernel_shape=[4, 4], strides=[4, 4])
     hole = g.Greater(most, np.array([0.99], np.float32))
-    return last(g, g.Where(hole, w['mask_bias'], tokens))
+    return _channels_last(g, g.Where(hole, w['mask_bias'], tokens))
 
 # %% ../nbs/07b_export.ipynb #4a9fe78b
 def light_network(
@@ -276,7 +276,7 @@ def light_network(
             [in_moved_windows, over_frames, in_windows, over_frames, in_moved_windows])
     fine = light_block(g, w, 'enc1', light_tokens(g, w, x, soft, clip),
                        in_windows if clip else in_moved_windows)
-    coarse = last(g, convolve(g, first(g, fine), w, 'down', strides=[2, 2]))
+    coarse = _channels_last(g, convolve(g, _channels_first(g, fine), w, 'down', strides=[2, 2]))
     for number, way in enumerate(ways): coarse = light_block(g, w, f'enc2.{number}', coarse, way)
     c = len(w['up.bias']) // 4
     up = {'up.weight': w['up.weight'].flatten(1).view(c, 4, -1).transpose(0, 1).flatten(0, 1),
@@ -286,8 +286,8 @@ def light_network(
     raised = g.Transpose(raised, perm=[0, 1, 3, 2, 4, 5])
     raised = reshape(g, raised, b, g.Mul(h, [2]), g.Mul(wide, [2]), c)
     fine = light_block(g, w, 'dec1', g.Add(raised, fine), in_windows)
-    fine = first(g, linear(g, fine, w, 'to_image')) if clip else convolve(
-        g, edge_of_one(g, first(g, fine)), w, 'to_image.1')
+    fine = _channels_first(g, linear(g, fine, w, 'to_image')) if clip else convolve(
+        g, _edge_of_one(g, _channels_first(g, fine)), w, 'to_image.1')
     return g.DepthToSpace(fine, blocksize=4, mode='CRD')
 
 # %% ../nbs/07b_export.ipynb #1392f74e
@@ -488,7 +488,7 @@ def mix_times(
     return g.Add(x, convolve(g, g.Relu(heard), w, f'{at}.out'))
 
 # %% ../nbs/07b_export.ipynb #91b4a40a
-def wider(g: Graph, x: str, **attributes: Any) -> str:
+def _wider(g: Graph, x: str, **attributes: Any) -> str:
     return g.Resize(x, None, np.array([1, 1, 2, 2], np.float32), **attributes)
 
 def unet(
@@ -512,8 +512,8 @@ def unet(
     if model.kwargs['rows']: x = attend(g, x, w, f'unet.bottleneck.{blocks[3]}')
     for stage in (2, 1, 0):
         if f'time_mix.{stage}.out.bias' in w: x = mix_times(g, x, w, f'time_mix.{stage}')
-        x = wider(g, convolve(g, x, w, f'unet.up.{stage}'), mode='nearest',
-                  coordinate_transformation_mode='asymmetric', nearest_mode='floor')
+        x = _wider(g, convolve(g, x, w, f'unet.up.{stage}'), mode='nearest',
+                   coordinate_transformation_mode='asymmetric', nearest_mode='floor')
         x = g.Add(x, skips[stage])
         for number in range(blocks[stage]):
             x = residual(g, x, w, f'unet.decoder.{stage}.{number}', gated)
@@ -541,7 +541,7 @@ def background_fill(
     values = to_blocks(g, values, 16)
     if half: g.floats, values = np.float16, g.Cast(values, to=HALF)
     x = convolve(g, unet(g, model, w, values), w, 'correction.to_pixels')
-    x = wider(g, x, mode='linear', coordinate_transformation_mode='half_pixel')
+    x = _wider(g, x, mode='linear', coordinate_transformation_mode='half_pixel')
     x = convolve(g, g.Concat(x, values, axis=1), w, 'correction.conv1', pads=[1] * 4)
     x = convolve(g, g.LeakyRelu(x, alpha=0.1), w, 'correction.conv2', pads=[1] * 4)
     if half: g.floats, x = np.float32, g.Cast(x, to=FLOAT)

@@ -23,7 +23,7 @@ from .depth import DepthModel, DepthOptions, choose_device
 from .depth_models import create_depth_model
 from .models import weights_file
 from .stereo import (
-    StereoOptions, bend, fill_views, load_inpainter, open_with)
+    STEREO_LIMITS, StereoOptions, bend, check_limits, fill_views, load_inpainter, open_with)
 from .warp import StereoViews
 
 # %% ../nbs/06d_python.ipynb #43e0c502
@@ -278,8 +278,11 @@ def fill(
     model: nn.Module | str | Path | None = 'pretrained',  # see `make_views`
     eye: Literal['right', 'left'] = 'right',  # side on which the background of each hole lies
     device: str | torch.device | None = None,  # where to compute; None: a GPU if there is one
+    inpaint_max_width: int | None = None,  # fill at this width at most; None: the picture's
 ) -> Picture:  # of the picture's kind
     "A picture with its holes filled."
+    if inpaint_max_width is not None:
+        check_limits('inpaint_max_width', inpaint_max_width, *STEREO_LIMITS['inpaint_max_width'])
     if eye not in ('right', 'left'): raise ValueError(f'eye is right or left, not {eye!r}')
     planes, form = take_picture(image)
     mask, _ = take_picture(hole, 'hole', 1)
@@ -290,4 +293,4 @@ def fill(
     planes, mask = planes.to(device), (mask > 0).float().to(device)
     network = inpainter_of(model, device)
     views = StereoViews(planes, planes, *((mask, None) if eye == 'left' else (None, mask)))
-    return hand_back(getattr(fill_opened(views, network), eye), form)
+    return hand_back(getattr(fill_opened(views, network, max_width=inpaint_max_width), eye), form)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'PRETRAINED', 'full_name', 'create_model', 'plain_names', 'model_state', 'packed', 'save_model',
-           'read_plain', 'plain_numbers', 'misfits', 'load_weights', 'weights_by_name', 'part_for', 'shapes_of',
-           'recognise', 'read_safetensors', 'read_checkpoint', 'Pretrained', 'pretrained_file', 'weights_file',
-           'load_model', 'matching_weights', 'pretrained_cards', 'count_macs']
+           'read_plain', 'misfits', 'load_weights', 'weights_by_name', 'part_for', 'shapes_of', 'recognise',
+           'read_safetensors', 'read_checkpoint', 'Pretrained', 'pretrained_file', 'weights_file', 'load_model',
+           'matching_weights', 'pretrained_cards', 'count_macs']
 
 # %% ../nbs/03_models.ipynb #773ee0d9
 import io
@@ -142,7 +142,7 @@ def read_plain(
                          'use a .pth file that training wrote') from error
 
 # %% ../nbs/03_models.ipynb #1da0ddf4
-def plain_numbers(
+def _plain_numbers(
     value: object,  # from a file
 ) -> bool:
     "Is it a tensor of numbers that are all there?"
@@ -163,7 +163,7 @@ def misfits(
     kinds = {'missing': [key for key in own if key not in state],
              'unexpected': [key for key in state if key not in own],
              'of another shape': wrong,
-             'no plain numbers': [key for key in common if not plain_numbers(state[key])]}
+             'no plain numbers': [key for key in common if not _plain_numbers(state[key])]}
     said = [f'{len(keys)} of {len(own)} weights {kind}, first {keys[0]}'
             for kind, keys in kinds.items() if keys]
     text = '; '.join(said)

@@ -16,6 +16,7 @@ import errno
 import inspect
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -169,6 +170,16 @@ def _parser_of(parser: argparse.ArgumentParser, command: str) -> Any:
         if isinstance(action, argparse._SubParsersAction): return action.choices[command]
     return parser
 
+def _check_command(parser, words):
+    "Say what to type where an option stands in place of a command."
+    commands = [action for action in parser._actions
+                if isinstance(action, argparse._SubParsersAction)]
+    if not commands or not words or not words[0].startswith('-'): return
+    if words[0] in parser._option_string_actions: return
+    names = [*commands[0].choices]
+    if len(names) > 1: parser.error(f'the command comes first, one of: {", ".join(names)}')
+    parser.error(f'the command comes first: {shlex.join([parser.prog, *names, *words])}')
+
 # %% ../nbs/09a_program.ipynb #02cd009d
 class Parser(argparse.ArgumentParser):
     "An argument parser that complains in one line."
@@ -186,6 +197,7 @@ class Parser(argparse.ArgumentParser):
         return action
     def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
         "What the command line says; a complaint names the command that was meant."
+        _check_command(self, sys.argv[1:] if args is None else [*args])
         found, unknown = self.parse_known_args(args, namespace)
         command = getattr(found, 'command', '')
         if unknown:

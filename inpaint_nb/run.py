@@ -7,15 +7,17 @@ __all__ = ['ENTRIES', 'HARMLESS', 'scheduler_state', 'run_file', 'save_weights',
            'run_problem', 'state_problem', 'history_problem', 'read_run', 'settle_seed', 'plain', 'changed',
            'what_changed_wrongly', 'take_up', 'where_it_goes_on', 'keep_weights', 'foreign', 'resume_from',
            'run_to_end', 'rescue', 'meet', 'interrupted', 'none_better', 'check_settings', 'check_discriminator',
-           'check_together', 'uses_lpips', 'criterion_of', 'step_kind', 'callbacks_of', 'begin_with', 'compile_model',
-           'clear_folder', 'set_aside', 'fit', 'first_weights', 'tell_of_files', 'train_from_folder', 'open_data']
+           'check_together', 'uses_lpips', 'criterion_of', 'step_kind', 'callbacks_of', 'settings_in_words',
+           'settings_before', 'go_on_as_before', 'begin_with', 'compile_model', 'clear_folder', 'set_aside', 'fit',
+           'first_weights', 'tell_of_files', 'train_from_folder', 'open_data']
 
 # %% ../nbs/04a_run.ipynb #2a7686c7
 import math, random, time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -34,7 +36,7 @@ from .losses import LOSSES, create_loss, is_temporal
 from .light import Inpainter
 from inpaint_nb.models import (
     MODELS, PRETRAINED, create_model, full_name, load_model, load_weights, matching_weights,
-    model_state, save_model, weights_file
+    model_state, read_checkpoint, save_model, weights_file
 )
 from .settings import CLIP, OPTIMIZERS, SCHEDULES, TrainConfig, refuse, set_rates
 from .train import (
@@ -476,6 +478,52 @@ def callbacks_of(
     files = [EvalPictures(), TensorBoard(), LossLog(), ProgressNote(), BestModel(), Checkpoint()]
     return [StartLine(), *said, *files]
 
+# %% ../nbs/04a_run.ipynb #5e771465
+def settings_in_words(
+    settings: dict[str, Any],  # by name
+) -> str:
+    "Settings for a message; a program makes options of the names."
+    def one(name, value):
+        if isinstance(value, bool): return f'`{name}`' if value else f'no `{name}`'
+        return f'`{name}` {plain(value)}'
+    return ', '.join(one(name, value) for name, value in settings.items())
+
+# %% ../nbs/04a_run.ipynb #048ce6d3
+def settings_before(
+    model_dir: Path,
+    config: TrainConfig,  # that is asked for
+    given: Collection[str],  # settings that were named
+) -> tuple[Path, dict[str, Any]]:  # the checkpoint, and what it was trained with; {}: not known
+    "The settings of the run in a folder; without a network's name its only checkpoint counts."
+    path = Path(model_dir)/f'{full_name(config.arch)}.checkpoint.pth'
+    there = [*Path(model_dir).glob('*.checkpoint.pth')]
+    if len(there) == 1 and not {'arch', 'video'} & {*given}: path, = there
+    if not path.is_file(): return path, {}
+    file = read_checkpoint(path)
+    before, known = file.get('train_kwargs'), {field.name for field in fields(config)} - HARMLESS
+    if 'run' not in file or not isinstance(before, dict): return path, {}  # iw3's, or damaged
+    return path, {name: value for name, value in before.items() if name in known}
+
+# %% ../nbs/04a_run.ipynb #60a5b4e1
+def go_on_as_before(
+    config: TrainConfig,  # that is asked for
+    given: Collection[str],  # settings that were named; they come first
+    model_dir: Path,
+) -> TrainConfig:
+    "With `resume`, what was not given is as it was."
+    if not config.resume or config.reset_state: return config
+    path, before = settings_before(model_dir, config, given)
+    kept = {name: value for name, value in before.items() if name not in given}
+    try: check_settings(again := replace(config, **kept))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f'{path} goes on with the settings that it was trained with, and they do '
+                         f'not work: {error}; give that setting, or use the file as '
+                         '`checkpoint_file`') from error
+    said = {name: value for name, value in kept.items()
+            if plain(value) != plain(getattr(config, name))}
+    if said: say(f'As before, because not given: {settings_in_words(said)}')
+    return again
+
 # %% ../nbs/04a_run.ipynb #cc8a0862
 def begin_with(
     model: Inpainter,  # receives the weights
@@ -599,6 +647,9 @@ def train_from_folder(
     check_settings(config)
     for part in ['train'] if config.skip_eval else ['train', 'eval']:
         if not (data_dir/part).is_dir():
+            if data_dir.name in ('train', 'eval') and (data_dir.parent/'train').is_dir():
+                raise FileNotFoundError(f'{data_dir} is a part of a folder of records; name '
+                                        f'the folder above it: {data_dir.parent}')
             raise FileNotFoundError(f'no folder {data_dir/part}: make records first '
                                     '(inpaint_create_training_data)')
     with phase(f'making the loss {config.loss}'): criterion = criterion_of(config)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['CLIP', 'LIMITS', 'RECIPES', 'DECAYED', 'OPTIMIZERS', 'COUNTED', 'SCHEDULES', 'RISE', 'WhatToLearn', 'HowToMove',
-           'TrainConfig', 'filled_in', 'Limit', 'refuse', 'check_fields', 'Recipe', 'with_recipe', 'decay_groups',
-           'one_group', 'adamw', 'adam', 'sgd', 'lion', 'adamw_schedulefree', 'radam_schedulefree', 'sgd_schedulefree',
-           'OptimizerRow', 'create_optimizer', 'set_rates', 'fits', 'load_optimizer', 'cycle_length', 'cycle_position',
-           'cosine', 'cosine_wd', 'cosine_fixed_wd', 'step_decay', 'cosine_memory', 'step_memory', 'Schedule',
-           'timed_rates']
+           'TrainConfig', 'filled_in', 'Limit', 'refuse', 'check_fields', 'Recipe', 'recipe_settings', 'with_recipe',
+           'decay_groups', 'one_group', 'adamw', 'adam', 'sgd', 'lion', 'adamw_schedulefree', 'radam_schedulefree',
+           'sgd_schedulefree', 'OptimizerRow', 'create_optimizer', 'set_rates', 'fits', 'load_optimizer',
+           'cycle_length', 'cycle_position', 'cosine', 'cosine_wd', 'cosine_fixed_wd', 'step_decay', 'cosine_memory',
+           'step_memory', 'Schedule', 'timed_rates']
 
 # %% ../nbs/03f_settings.ipynb #5a498bd1
 import bisect, math
@@ -110,7 +110,8 @@ class TrainConfig(HowToMove, WhatToLearn):
     # weights to begin with, pretrained: those that come with the package; with --resume not looked
     # at, because the run has its own
     checkpoint_file: str | None = None
-    resume: bool = False  # go on with the run in the model folder
+    # go on with the run in the model folder; what is not given stays as it was
+    resume: bool = False
     reset_state: bool = False  # with --resume: keep only the weights of the run in the model folder
 
     def __post_init__(self):
@@ -214,18 +215,24 @@ RECIPES: dict[str, Recipe] = {  # add your own
         _SHIPPED | _OURS | _AN_HOUR, _OUR_CLIPS | dict(learning_rate=3e-4))}
 
 # %% ../nbs/03f_settings.ipynb #e94124ba
+def recipe_settings(
+    recipe: str | None,  # by name; None: there is none
+    video: bool = False,  # for clips
+) -> dict[str, Any]:  # of `TrainConfig`
+    "What a recipe sets."
+    if recipe is None: return {}
+    if recipe not in RECIPES:
+        raise ValueError(f'`recipe` is {recipe!r}; it must be one of: {", ".join(RECIPES)}')
+    found = RECIPES[recipe]
+    return found.settings | (found.for_clips if video else {})
+
 def with_recipe(
     # settings that go together, by name: shipped, best, light, small-machine
     recipe: str | None = None,
     **settings,  # of `TrainConfig`, before those of the recipe
 ) -> TrainConfig:
     "Settings by a recipe's name, and others."
-    if recipe is None: return TrainConfig(**settings)
-    if recipe not in RECIPES:
-        raise ValueError(f'`recipe` is {recipe!r}; it must be one of: {", ".join(RECIPES)}')
-    found = RECIPES[recipe]
-    clips = found.for_clips if settings.get('video') else {}
-    return TrainConfig(**(found.settings | clips | settings))
+    return TrainConfig(**(recipe_settings(recipe, settings.get('video', False)) | settings))
 
 # %% ../nbs/03f_settings.ipynb #1816dbc4
 # layers whose weights decay

@@ -66,7 +66,6 @@ IW3_NAMES = {  # parameter: further names of its option, as iw3 has them
 IW3_ELSEWHERE = {  # option of iw3: what stands for it here
     '-i': 'name photos, clips or folders without an option',
     '--input': 'name photos, clips or folders without an option',
-    '--resume': 'leave it out; of several, what is there already is kept',
     '--method': 'leave it out; a network fills the holes, see --checkpoint-file',
     '--inpaint-model': 'give the .pth file itself: --checkpoint-file FILE'}
 
@@ -133,7 +132,7 @@ def is_one(
 ) -> bool:
     "Is a single photo or clip asked for?"
     from inpaint_nb.clips import frame_files
-    from inpaint_nb.stereo import CLIP_SUFFIXES
+    from inpaint_nb.encoding import CLIP_SUFFIXES
     path, *others = map(Path, args.photos_or_clips)
     if others or args.recursive or args.shard: return False
     if not path.is_dir(): return True
@@ -154,7 +153,8 @@ def make_one(
     kind = 'clip' if is_clip(path) else 'picture'
     with refusing(parser):
         output_files(path, args.out, StereoOptions(**values).formats, kind)
-    for file in stereo_file(path, args.out, **values): print(one_line(str(file)))
+    files = stereo_file(path, args.out, args.resume, **values)
+    for file in files: print(one_line(str(file)))
 
 # %% ../nbs/10a_stereo_program.ipynb #f6656804
 def make_many(
@@ -191,11 +191,11 @@ def make_previews(
     "A sheet of each clip."
     from inpaint_nb.clip import is_clip
     from inpaint_nb.many import find_sources
-    from inpaint_nb.preview import preview_clip, preview_file
+    from inpaint_nb.preview import check_preview, preview_clip, preview_file
     from inpaint_nb.stereo import StereoModels, StereoOptions
     options, inputs = StereoOptions(**values), args.photos_or_clips
     with refusing(parser):
-        if args.preview < 1: raise ValueError(f'preview is 1 or more frames, not {args.preview}')
+        check_preview(args.preview)
         preview_file('clip', args.out)
     if is_one(args) and os.path.lexists(inputs[0]):
         clips = {inputs[0]: args.out} if is_clip(inputs[0]) else {}

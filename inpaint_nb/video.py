@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['ClipOptions', 'place_frames', 'shrunk', 'clip_depth', 'crop_holes', 'crop_places', 'clip_crops', 'composed_clip',
-           'encode_clip_record', 'write_clip_files', 'write_clip_record', 'clip_note', 'clip_digest',
-           'records_of_sequence', 'finished_sequence', 'being_written', 'check_clip_records', 'ClipResult',
-           'ClipSummary', 'clip_summary_lines', 'ClipMaker', 'known_sequence', 'plan_clip', 'make_sequence',
-           'ClipUnfit', 'middle_frame', 'make_video_records']
+           'write_clip_record', 'clip_note', 'clip_digest', 'check_clip_records', 'ClipResult', 'ClipSummary',
+           'ClipMaker', 'known_sequence', 'plan_clip', 'make_sequence', 'ClipUnfit', 'middle_frame',
+           'make_video_records']
 
 # %% ../nbs/02c_video.ipynb #96d63a58
 import hashlib
@@ -226,7 +225,7 @@ def composed_clip(
     return pictures, masks, as_composed(parameters, scene, frames[0].shape, widest)
 
 # %% ../nbs/02c_video.ipynb #f92ed383
-def encode_clip_record(
+def _encode_clip_record(
     pictures: np.ndarray,  # T,H,W,3 RGB uint8
     masks: np.ndarray,  # T,H,W bool
     note: dict | None = None,
@@ -237,10 +236,10 @@ def encode_clip_record(
 
 _COMPUTER = socket.gethostname().replace('.', '-')
 
-def write_clip_files(
+def _write_clip_files(
     folder: Path,  # of the records
     stem: str,  # name of the record's own folder
-    frames: list[tuple[bytes, bytes]],  # of `encode_clip_record`
+    frames: list[tuple[bytes, bytes]],  # of `_encode_clip_record`
 ):
     "Write the frames of a record, all or none."
     # another run may be at the same record
@@ -266,7 +265,7 @@ def write_clip_record(
     note: dict | None = None,
 ):
     "Write the frames of a record, all or none."
-    write_clip_files(folder, stem, encode_clip_record(pictures, masks, note))
+    _write_clip_files(folder, stem, _encode_clip_record(pictures, masks, note))
 
 def clip_note(
     folder: Path,  # one record
@@ -283,7 +282,7 @@ def clip_digest(
     return hashlib.sha256(b''.join(map(digest_ends, frame_files(path)))).hexdigest()
 
 # %% ../nbs/02c_video.ipynb #e0fc37fc
-def records_of_sequence(
+def _records_of_sequence(
     folder: Path,  # of the records
     options: ClipOptions,
     source: str,  # digest of the clip
@@ -294,7 +293,7 @@ def records_of_sequence(
              for sample in range(options.num_samples)}
     return {key: folder/stem for key, stem in stems.items() if (folder/stem).is_dir()}
 
-def finished_sequence(
+def _finished_sequence(
     folder: Path,  # of the records
     options: ClipOptions,
     source: str,  # digest of the clip
@@ -303,7 +302,7 @@ def finished_sequence(
     origin: Callable[[list[int]], str] = lambda numbers: '',
 ) -> tuple[int, int] | None:  # records, and where the sequence began; None: some are missing
     "What is there of a sequence, if none of its records is missing."
-    there = records_of_sequence(folder, options, source, number)
+    there = _records_of_sequence(folder, options, source, number)
     if not there: return None
     for record in there.values():
         try: note = clip_note(record)
@@ -317,7 +316,7 @@ def finished_sequence(
         if sample < options.num_samples} <= there.keys() else None
 
 # %% ../nbs/02c_video.ipynb #1c485148
-def being_written(
+def _being_written(
     part: Path,  # unfinished record
 ) -> bool:
     "Does a run still write it? Another computer's gives a sign: a file comes every second."
@@ -337,7 +336,7 @@ def check_clip_records(
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     for name in names:
         if (name.startswith(f'.{begin}') and name.endswith('.part')
-            and not being_written(folder/name)):
+            and not _being_written(folder/name)):
             shutil.rmtree(folder/name, ignore_errors=True)
     for name in filter(lambda name: name.startswith(begin), names):
         try: note = clip_note(folder/name)
@@ -374,10 +373,10 @@ class ClipSummary(RecordSummary):
         for name in ('sequences', 'made', 'reused', 'rejected', 'empty', 'cuts', 'lost'):
             setattr(self, name, getattr(self, name) + getattr(result, name))
 
-    def __str__(self) -> str: return '\n'.join(clip_summary_lines(self) + left_out(self))
+    def __str__(self) -> str: return '\n'.join(_clip_summary_lines(self) + left_out(self))
 
 # %% ../nbs/02c_video.ipynb #955800d4
-def clip_summary_lines(
+def _clip_summary_lines(
     summary: ClipSummary,
 ) -> list[str]:
     "What became of clips, for a person to read; those that gave no records are not named."
@@ -455,9 +454,9 @@ def _origin(maker: ClipMaker, clip: Clip, numbers: Sequence[int]) -> str:
 def _restore(maker: ClipMaker, clip: Clip, source: str, sequence: int):
     "Write the line of a sequence again, from its records."
     home, options = maker.home(source), maker.options
-    note = clip_note(next(iter(records_of_sequence(home, options, source, sequence).values())))
+    note = clip_note(next(iter(_records_of_sequence(home, options, source, sequence).values())))
     then = replace(options, num_samples=note['options']['num_samples'])
-    folders = records_of_sequence(home, then, source, sequence).values()
+    folders = _records_of_sequence(home, then, source, sequence).values()
     records = {folder.name: digest_files(path.read_bytes() for path in sorted(folder.iterdir()))
                for folder in folders}
     restore_line(maker, _line(maker, source, sequence), note, records,
@@ -474,7 +473,7 @@ def known_sequence(
     home, origin = maker.home(source), partial(_origin, maker, clip)
     entry = read_journal(home, _line(maker, source, sequence))
     if known_empty(entry, maker.options, origin(entry.get('frames', ()))): return 0, entry['start']
-    done = finished_sequence(home, maker.options, source, sequence, origin)
+    done = _finished_sequence(home, maker.options, source, sequence, origin)
     if done and done[0] and not entry: _restore(maker, clip, source, sequence)
     return done
 
@@ -560,7 +559,8 @@ def make_sequence(
     try: found = cut(maker, clip, source, shot, parameters, key)
     except PhotoError as error: return replace(result, failed=str(error))
     def stem(number, sample): return options.stem(source, 2 * sequence + number, sample)
-    files = RecordFiles(_line(maker, source, sequence), stem, encode_clip_record, write_clip_files,
+    files = RecordFiles(_line(maker, source, sequence), stem, _encode_clip_record,
+                        _write_clip_files,
                         chain.from_iterable)
     facts = {'source': source, 'depth': _origin(maker, clip, shot.numbers), 'start': shot.start,
              'frames': shot.numbers}

@@ -119,13 +119,14 @@ class RunPanel:
         seconds: float = 2,  # from one look to the next
     ):
         self.model_dir, self.seconds, self.ended = model_dir, seconds, threading.Event()
-        self.text, self.picture = HTML(), Image(layout=dict(max_width='100%'))
-        self.batches, self.epochs, self.choice = Image(), Image(), Dropdown(description='pictures')
-        self.button = Button(description='Stop looking')
+        self.text, self.choice = HTML(), Dropdown(description='pictures')
+        self.batches, self.epochs = Image(), Image()
+        self.picture = Image(layout={'max_width': '100%'})
         self.choice.observe(self.show_picture, 'value')
+        self.button = Button(description='Stop looking')
         self.button.on_click(lambda _: self.stop())
-        boxes = self.batches, self.epochs, self.choice, self.picture, self.button
-        self.box = VBox([self.text, *boxes])
+        parts = self.text, self.batches, self.epochs, self.choice, self.picture, self.button
+        self.box = VBox(parts)
     def show_picture(self, _=None):
         "The chosen picture as it is now."
         if self.choice.value: self.picture.value = Path(self.choice.value).read_bytes()
@@ -141,9 +142,8 @@ class RunPanel:
             names = [(path.stem, str(path)) for path in seen.pictures]
             if names != [*self.choice.options]: self.choice.options = names
             self.show_picture()
-            return seen
         except (OSError, ValueError) as error: self.text.value = html.escape(str(error))
-        return None
+        else: return seen
     def follow(self):
         "Look again and again, until the run is over or somebody stops it."
         while not self.ended.is_set():

@@ -40,7 +40,7 @@ def count_changes(code: str, folder: str | Path) -> int:
 
 def _enter(program: str, line: list[str], folder: str, number: int, at: int, report: str):
     "In the new process: do what the installed program does, and count steps: files that change below `folder`, and frames of clips that are written."
-    from inpaint_nb import cli, clip
+    from inpaint_nb import cli, writing
     folder, steps = os.path.realpath(folder), itertools.count(1)
     def step():
         if next(steps) == at: os.kill(os.getpid(), number)
@@ -48,8 +48,8 @@ def _enter(program: str, line: list[str], folder: str, number: int, at: int, rep
         if event not in ('open', 'os.rename', 'os.mkdir', 'os.remove', 'os.rmdir', 'os.link') or not isinstance(given[0], (str, bytes, os.PathLike)): return
         if event == 'open' and not (given[2] or 0) & (os.O_WRONLY | os.O_RDWR): return
         if os.path.realpath(os.fsdecode(given[0])).startswith(folder + os.sep): step()
-    write = clip.ClipWriter.write
-    clip.ClipWriter.write = lambda *given: step() or write(*given)
+    for kind in (writing.ClipWriter, writing.PartsWriter):
+        kind.write = lambda *given, write=kind.write: step() or write(*given)
     said = os.open(report + '.txt', os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for output in (1, 2): os.dup2(said, output)
     sys.addaudithook(watch)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from inpaint_nb import models
 from inpaint_nb.benchmark import (
-    BenchmarkOptions, average_scores, average_widths, compare_clip_fills, compare_fills, fetch,
+    BenchmarkOptions, StoppedEarly, average_scores, average_widths, compare_clip_fills, compare_fills, fetch,
     fill_case, follow, judge_clips, judge_fills, judge_stereo, load_fillers, measure_speed, ranked,
     run_benchmark, time_fill, warping_error
 )
@@ -547,3 +547,16 @@ def test_what_is_said_of_a_photo_names_its_file(tmp_path, capsys):
     assert len(read_materials(tmp_path, 1, 96)) == 1
     said = capsys.readouterr().err
     assert 'odd profile.png' in said and 'profile' in said
+
+
+def test_ctrl_c_keeps_what_is_judged(tmp_path):
+    "The finished cases are in the table and in the JSON file; before the first there is nothing to keep."
+    def pressed(): raise KeyboardInterrupt
+    first, = scene_cases([3], (64, 96))
+    options = BenchmarkOptions(gpu=-1, json=str(tmp_path/'scores.json'))
+    with pytest.raises(StoppedEarly, match='stopped after 1 of 3 cases; .*scores.json holds it; the same command') as stop:
+        run_benchmark({'a': lambda: first, 'b': pressed, 'c': pressed}, options, progress=False)
+    kept = json.loads((tmp_path/'scores.json').read_text())
+    assert len(kept['scores']) == len(stop.value.report.scores) == len(FILLERS) and 'stopped after 1 of 3 cases' in str(stop.value.report)
+    with pytest.raises(KeyboardInterrupt) as nothing: run_benchmark({'b': pressed}, BenchmarkOptions(gpu=-1), progress=False)
+    assert not isinstance(nothing.value, StoppedEarly)

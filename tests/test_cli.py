@@ -400,6 +400,8 @@ BAD_TRAIN = {
     'inpaint --model-dir out': (2, '--data-dir'),
     'inpaint -i records': (2, '--model-dir'),
     'other -i records': (2, "'other'"),
+    '-i records --model-dir out': (2, 'the command comes first: inpaint_train inpaint -i records --model-dir out'),
+    TRAIN_LINE + '-i records/train': (1, 'name the folder above it: records'),
     **{TRAIN_LINE + wrong: (2, wrong.split()[0]) for wrong in (
         '--batch-size 0', '--batch-size two', '--backward-step 0', '--num-samples -1', '--max-epoch 0', '--size 0', '--size 32', '--optimizer adamx', '--scheduler linear',
         '--learning-rate 0', '--learning-rate nan', '--learning-rate inf', '--learning-rate-cycles 0', '--learning-rate-decay-step 0', '--learning-rate-decay-step', '--learning-rate-decay 0',
@@ -583,8 +585,9 @@ def test_sequence_of_the_guides(tmp_path, records, models):
     "Train; stop; resume; three times schedule-free from the weights so far; from a model file, ours and the one before."
     line = ['inpaint_train', 'inpaint', '-i', records, '--model-dir', tmp_path/'models', '--loss', 'l1', *TINY]
     assert stop_on_the_way(signal.SIGINT, *line).returncode == 130
-    resumed = run(*line, '--resume')
+    resumed = run(*line[:6], '--num-samples', 4, '--resume')  # the rest is as it was
     assert resumed.returncode == 0 and 'Resumed in epoch 1 of 2' in resumed.stdout
+    assert 'As before, because not given: --loss l1, ' in resumed.stdout and '--size 64' in resumed.stdout
     for again in range(3):
         free = run(*line, '--optimizer', 'adamw_schedulefree', '--resume', '--reset-state')
         assert free.returncode == 0 and 'Kept: the weights after epoch 2.' in free.stdout

@@ -3,13 +3,10 @@ import subprocess, sys
 from configparser import ConfigParser
 from shlex import split
 
-from colab import INSTALL, ROOT
+import nbformat
+from colab import AROUND, INSTALL, PACKAGES, ROOT, run
 from packaging.requirements import Requirement
 
-COLAB = {  # of autumn 2025, with Python 3.12; newer ones are newer
-    'torch': '2.8.0', 'torchvision': '0.23.0', 'numpy': '2.0.2', 'ipywidgets': '7.7.1', 'matplotlib': '3.10.0', 'opencv-python': '4.12.0.88',
-    'pillow': '11.3.0', 'scikit-image': '0.25.2', 'tqdm': '4.67.1', 'psutil': '5.9.5', 'accelerate': '1.10.1', 'timm': '1.0.20',
-    'transformers': '4.56.2', 'huggingface_hub': '0.35.1', 'safetensors': '0.6.2', 'pyyaml': '6.0.3', 'tensorboard': '2.19.0'}
 SETTINGS = ConfigParser(delimiters=['='])
 SETTINGS.read(ROOT/'settings.ini', encoding='utf-8')
 REQUIREMENTS = split(SETTINGS['DEFAULT']['requirements'])
@@ -18,9 +15,26 @@ REQUIREMENTS = split(SETTINGS['DEFAULT']['requirements'])
 def test_requirements_accept_what_is_there():
     "Else pip would put another version in its place, and another torch is 6 GB."
     found = {requirement.name: requirement for requirement in map(Requirement, REQUIREMENTS)}
-    assert set(COLAB) <= set(found)
-    refused = {name: str(found[name].specifier) for name, version in COLAB.items() if not found[name].specifier.contains(version)}
+    assert set(PACKAGES) <= set(found)
+    refused = {name: str(found[name].specifier) for name, version in PACKAGES.items() if not found[name].specifier.contains(version)}
     assert not refused
+
+
+def test_environment_can_be_named_to_pip():
+    "What `pins` prints is what a person gives to pip before `run`."
+    done = subprocess.run([sys.executable, ROOT/'tests'/'colab.py', 'pins'], capture_output=True, text=True, timeout=60, check=True)
+    pins = dict(line.split('==') for line in done.stdout.splitlines())
+    assert pins == PACKAGES | AROUND and pins['ipywidgets'].startswith('7.')
+
+
+def test_a_page_is_run_as_colab_runs_it(tmp_path):
+    "Alone in an empty folder, all cells, and the first error is told."
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('#| eval: false\nimport os; assert not os.listdir()')])
+    nbformat.write(page, fine := tmp_path/'fine.ipynb')
+    page.cells.append(nbformat.v4.new_code_cell('1/0'))
+    nbformat.write(page, broken := tmp_path/'broken.ipynb')
+    assert run(fine) is None
+    assert 'ZeroDivisionError' in run(broken)
 
 
 def test_first_cell_does_nothing_where_the_package_is():

@@ -9,7 +9,8 @@ import torch
 from av.sidedata.sidedata import Type
 
 from inpaint_nb import cli
-from inpaint_nb.clip import begin_clip, part_of, stereo_clip
+from inpaint_nb.clip import begin_clip, stereo_clip
+from inpaint_nb.writing import part_of
 from inpaint_nb.clips import open_clip
 from inpaint_nb.depth import write_depth
 from inpaint_nb.encoding import ENCODERS, EncodingOptions
@@ -35,7 +36,8 @@ def film(tmp_path_factory) -> Path:
 def told(path):
     "How views lie, and the bounds of the sphere, as FFmpeg reads them."
     with av.open(str(path)) as container: frame = next(container.decode(video=0))
-    found = {data.type: bytes(data) for data in frame.side_data}
+    sides = [frame.side_data[i] for i in range(len(frame.side_data))]  # PyAV 19 iterates over their types
+    found = {data.type: bytes(data) for data in sides}
     stereo = struct.unpack('<2i', found[Type.STEREO3D][:8]) if Type.STEREO3D in found else None
     return stereo, struct.unpack('<8I', found[Type.SPHERICAL][:32])[4:] if Type.SPHERICAL in found else None
 

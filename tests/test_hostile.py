@@ -69,7 +69,7 @@ RUNS = {
     'weights repeated': lambda file: file | dict(state_dict={key: torch.zeros(1).expand(value.shape) for key, value in file['state_dict'].items()}),
 }
 
-SETTINGS = {'optimizer a number': '--optimizer 7, not adamw', 'discriminator unknown': '--discriminator l9', 'sampler of other data': 'about 2 records, but there are 6',
+SETTINGS = {'optimizer a number': '--optimizer is 7', 'discriminator unknown': "--discriminator is 'l9'", 'sampler of other data': 'about 2 records, but there are 6',
             'optimizer without groups': '--reset-state', 'memory of another shape': '--reset-state', 'memory a word': '--reset-state', 'raw weights of another': 'checkpoint', 'raw weights not numbers': 'checkpoint'}
 
 @pytest.mark.parametrize('what', RUNS)

@@ -8,7 +8,7 @@ from PIL import Image
 from inpaint_nb import cli
 from inpaint_nb.common import HOLE_COLOUR
 from inpaint_nb.preview import middle_frames, preview_clip
-from inpaint_nb.clip import part_of
+from inpaint_nb.writing import part_of
 from inpaint_nb.clips import open_clip
 from inpaint_nb.encoding import EncodingOptions
 from inpaint_nb.scenes import random_clip, random_scene

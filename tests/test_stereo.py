@@ -17,9 +17,10 @@ from inpaint_nb.models import MODELS, PRETRAINED, create_model, load_model
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.fills import repeat_background
 from inpaint_nb.clip import (
-    ClipWriter, add_tracks, depth_frames, fade_windows, fill_stream, read_frames, shot_depths,
-    shots, stereo_clip, stereo_file, stereo_frames
+    depth_frames, fade_windows, fill_stream, read_frames, shot_depths, shots, stereo_clip,
+    stereo_file, stereo_frames
 )
+from inpaint_nb.writing import ClipWriter, add_tracks
 from inpaint_nb.layouts import PACKINGS, half_side_by_side, side_by_side
 from inpaint_nb.stereo import (
     StereoOptions, cpu_has_matrix_units, eight_bits, open_with, StereoModels, fill_views,
@@ -453,7 +454,7 @@ def test_sound_that_cannot_be_written(tmp_path, films, monkeypatch, capsys):
     "The pictures are worth more than the sound."
     write_with_sound(tmp_path / 'a.avi', 'pcm_s16le', 'stereo')
     def refuse(context): raise av.error.ArgumentError(22, 'Invalid argument')
-    monkeypatch.setattr('inpaint_nb.clip._aac', refuse)
+    monkeypatch.setattr('inpaint_nb.writing._aac', refuse)
     out, = stereo_clip(tmp_path / 'a.avi', tmp_path / 'a.mp4', progress=False)
     with av.open(str(out)) as container: assert not container.streams.audio
     assert len(open_clip(out)) == 14 and 'its sound (pcm_s16le) cannot be written to mp4 and is left out' in capsys.readouterr().err
