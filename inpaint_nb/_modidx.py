@@ -2010,8 +2010,8 @@ d = { 'settings': { 'branch': 'main',
                                     'inpaint_nb.windows.WindowGrid.places': ('windows.html#windowgrid.places', 'inpaint_nb/windows.py'),
                                     'inpaint_nb.windows.WindowGrid.tokens': ('windows.html#windowgrid.tokens', 'inpaint_nb/windows.py'),
                                     'inpaint_nb.windows.at_level': ('windows.html#at_level', 'inpaint_nb/windows.py'),
+                                    'inpaint_nb.windows.block_shares': ('windows.html#block_shares', 'inpaint_nb/windows.py'),
                                     'inpaint_nb.windows.convolve_at': ('windows.html#convolve_at', 'inpaint_nb/windows.py'),
                                     'inpaint_nb.windows.do_share': ('windows.html#do_share', 'inpaint_nb/windows.py'),
                                     'inpaint_nb.windows.gated_tokens': ('windows.html#gated_tokens', 'inpaint_nb/windows.py'),
-                                    'inpaint_nb.windows.neighbours': ('windows.html#neighbours', 'inpaint_nb/windows.py'),
-                                    'inpaint_nb.windows.shares': ('windows.html#shares', 'inpaint_nb/windows.py')}}}
+                                    'inpaint_nb.windows.neighbours': ('windows.html#neighbours', 'inpaint_nb/windows.py')}}}
