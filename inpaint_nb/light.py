@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .masks import correlate1d, dilate_inner, dilate_outer, mask_closing
 from .windows import (
-    TOGETHER, Left, Share, WindowGrid, convolve_at, do_share, neighbours, shares)
+    TOGETHER, Left, Share, WindowGrid, block_shares, convolve_at, do_share, neighbours)
 
 # %% ../nbs/03b_light.ipynb #34f0f8fc
 def gaussian_kernel(
@@ -218,10 +218,8 @@ class WindowMLP(nn.Module):
             if s: gate = self.surround(gate, norm2)
             return mix_windows(gate, self.window, self.gmlp.mix)[:, s:s + h, s:s + w]
         return self.gmlp(x, norm1, norm2, spread)
-    def mix_whole(self,
-        gate: Tensor,  # n k k r, windows one by one
-    ) -> Tensor:  # n k k r
-        "Mix the gates of whole windows."
+    def mix_whole(self, gate: Tensor) -> Tensor:
+        "Mix the gates n k k r of whole windows, one by one."
         tokens, conv = gate.flatten(1, 2), self.gmlp.proj_spatial
         weight = conv.weight[:, :, 0].expand(len(tokens), -1, -1)
         return torch.baddbmm(conv.bias[:, None], weight, tokens).view(gate.shape)
@@ -418,16 +416,12 @@ class HoleInpainter(Inpainter):
     def blocks(self) -> list[tuple[nn.Module, int]]:
         "All blocks in order, and how often the tokens were halved for each."
         return [(self.enc1, 0), *[(block, 1) for block in self.enc2], (self.dec1, 0)]
-    def network_at(self,
-        x: Tensor,  # b 3 h w, -1..1, sides multiples of 64
-        mask: Tensor,  # b 1 h w, soft
-        wanted: Tensor,  # b h/4 w/4, bool, tokens
-    ) -> Tensor:  # b 3 h w, anything where nothing is wanted
-        "`network`, computed where it is needed."
+    def network_at(self, x: Tensor, mask: Tensor, wanted: Tensor) -> Tensor:
+        "`network`, right where tokens (b h/4 w/4, bool) are wanted, anything elsewhere."
         conv, size = first_conv(self.to_image), wanted.shape[1:]
         alone = conv.kernel_size == (1, 1)
         around = wanted if alone else neighbours(wanted)
-        left = blocks_at(self, shares(self.blocks, around), x, mask)
+        left = blocks_at(self, block_shares(self.blocks, around), x, mask)
         if alone:
             pixels = at_places(wanted, lambda rows: linear_1x1(left.tokens(rows), conv))
         else:
