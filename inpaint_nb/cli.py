@@ -13,7 +13,6 @@ __all__ = ['MAKERS', 'KEEPERS', 'RECORD_COMMANDS', 'BENCHMARKS', 'Maker', 'maker
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from itertools import product
@@ -152,7 +151,7 @@ def maker_options(
 def maker_jobs(
     parser: Parser,  # of the command
     args: argparse.Namespace,  # a command line that was understood
-) -> list[tuple[str, Callable]]:  # title, and what to call
+) -> list[tuple[str, partial]]:  # title, and what to call
     "What a command that makes records is to do: once for each data set and depth model."
     from inpaint_nb.records import RecordWork
     maker, jobs = MAKERS[args.command], []
@@ -174,7 +173,7 @@ def parse_jobs(
     parser: Parser,  # of the program
     commands: dict[str, Parser],  # of its commands
     args: argparse.Namespace,  # the command line that names the file
-) -> list[tuple[str, Callable]]:  # title, and what to call
+) -> list[tuple[str, partial]]:  # title, and what to call
     "All jobs of a file; a mistake in any of them is found before the first begins."
     from inpaint_nb.operations import read_jobs
     jobs = []
@@ -194,7 +193,7 @@ def parse_jobs(
 
 # %% ../nbs/10_cli.ipynb #b5713880
 def announce_missing(
-    jobs: list[tuple[str, Callable]],  # title, and what to call
+    jobs: list[tuple[str, partial]],  # title, and what to call
 ):
     "Say which depth networks will fail for want of weights."
     from inpaint_nb.depth_models import check_weights
@@ -208,7 +207,7 @@ def announce_missing(
 
 # %% ../nbs/10_cli.ipynb #e50003e0
 def do_jobs(
-    jobs: list[tuple[str, Callable]],  # title, and what to call
+    jobs: list[tuple[str, partial]],  # title, and what to call
     sharded: bool,  # a share of the work may be empty
 ):
     "Do one job, or several of which some may fail; what could not be done is an error."
@@ -262,7 +261,7 @@ def keep_records(
             raise ValueError(f'`number` must be 1 or more, not {args.number}')
     if command == 'clean':
         asked = (lambda question: True) if args.yes else agree
-        found = f'{keep.clean_records(**values, agree=asked)} files and folders removed'
+        found: Any = f'{keep.clean_records(**values, agree=asked)} files and folders removed'
     elif command == 'status': found = '\n'.join(map(str, keep.data_status(**values)))
     elif command == 'split' and args.undo: found = keep.undo_split(args.data_dir)
     else: found = getattr(keep, name)(**values)

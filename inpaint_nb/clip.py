@@ -286,6 +286,7 @@ def shot_begin(
             if here == number: return number - place
     return len(clip)
 
+# %% ../nbs/06a_clip.ipynb #26aea28b
 def stereo_frames(
     clip: Clip,
     options: StereoOptions,

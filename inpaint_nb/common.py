@@ -12,7 +12,7 @@ import os
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,7 +112,7 @@ def run_in_order(
     jobs: Iterable[Callable],  # made one by one, when there is room
     workers: int,  # threads
     stop: threading.Event,  # set when no more results are wanted
-) -> Iterator:
+) -> Generator:
     "Results of jobs that run in threads, in the order of the jobs."
     waiting: deque = deque()
     with ThreadPoolExecutor(workers) as pool:

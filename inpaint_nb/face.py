@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from .stereo import (
 from .warp import StereoViews
 
 # %% ../nbs/06d_python.ipynb #43e0c502
-Picture = np.ndarray | Image.Image | Tensor  # one; an array or tensor may hold several of one size
+# one; an array or tensor may hold several of one size
+Picture: TypeAlias = np.ndarray | Image.Image | Tensor
 
 @dataclass(frozen=True)
 class PictureKind:

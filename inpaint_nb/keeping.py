@@ -270,7 +270,7 @@ _COLOURS = {0: 'grey', 2: 'RGB', 3: 'a palette', 4: 'grey with transparency',
 
 def png_chunks(
     data: bytes,  # a file
-) -> dict[bytes, bytes]:  # type: content; pixel data in one piece
+) -> dict[bytes, bytes]:  # content by its type; pixel data in one piece
     "What a PNG file holds, if it is whole."
     if not data: raise ValueError('is empty')
     if data[:8] != b'\x89PNG\r\n\x1a\n': raise ValueError('is no PNG file')
@@ -686,5 +686,7 @@ def verify_records(
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f'verify will begin anew; what it has seen up to here:\n{found}') from None
-    if len(folders) == 2: found.faults += _check_both(*folders[::-1], found.sources)
+    if len(folders) == 2:
+        judge, train = folders
+        found.faults += _check_both(train, judge, found.sources)
     return found

@@ -5,18 +5,21 @@
 # %% auto #0
 __all__ = ['RIM', 'gaussian_kernel', 'soft_mask', 'check_shapes', 'grow_hole', 'Tiling', 'Inpainter', 'replicate_pad',
            'ReplicatePad', 'GatedMLP', 'mix_windows', 'WindowMLP', 'linear_1x1', 'GLUConv', 'joined', 'GMLPBlock',
-           'window_block', 'blur_matrix', 'reset_block', 'pixel_values', 'upscale', 'needed_tokens', 'reset_light',
-           'LightInpainter', 'LightInpaintV1']
+           'window_block', 'blur_matrix', 'reset_block', 'pixel_values', 'upscale', 'needed_tokens', 'first_conv',
+           'halved', 'at_places', 'blocks_at', 'HoleInpainter', 'reset_light', 'LightInpainter', 'LightInpaintV1']
 
 # %% ../nbs/03b_light.ipynb #bb953d56
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .masks import correlate1d, dilate_inner, dilate_outer, mask_closing
+from .windows import (
+    TOGETHER, Left, Share, WindowGrid, convolve_at, do_share, neighbours, shares)
 
 # %% ../nbs/03b_light.ipynb #34f0f8fc
 def gaussian_kernel(
@@ -70,6 +73,7 @@ class Tiling:
     margin: int = 128  # what it has to see around a part, pixels, a multiple of `step`
     early: int = 1  # pixels by which a part ends before such a multiple
     short: bool = False  # in half precision on CPUs that are fast at it
+    inner: bool = False  # can `infer` be told which part of a picture is wanted?
 
 # %% ../nbs/03b_light.ipynb #920a954d
 class Inpainter(nn.Module):
@@ -191,7 +195,7 @@ class WindowMLP(nn.Module):
     ):
         super().__init__()
         self.window, self.shift = window, window // 2 if shift else 0
-        self.sides = window, window
+        self.sides, self.grid = (window, window), WindowGrid(window, self.shift)
         self.gmlp = GatedMLP(channels, window * window, ratio)
     def surround(self,
         gate: Tensor,  # b h w r
@@ -214,6 +218,13 @@ class WindowMLP(nn.Module):
             if s: gate = self.surround(gate, norm2)
             return mix_windows(gate, self.window, self.gmlp.mix)[:, s:s + h, s:s + w]
         return self.gmlp(x, norm1, norm2, spread)
+    def mix_whole(self,
+        gate: Tensor,  # n k k r, windows one by one
+    ) -> Tensor:  # n k k r
+        "Mix the gates of whole windows."
+        tokens, conv = gate.flatten(1, 2), self.gmlp.proj_spatial
+        weight = conv.weight[:, :, 0].expand(len(tokens), -1, -1)
+        return torch.baddbmm(conv.bias[:, None], weight, tokens).view(gate.shape)
 
 # %% ../nbs/03b_light.ipynb #bcd29c61
 def linear_1x1(
@@ -334,14 +345,122 @@ def needed_tokens(
     "How far the last block has to go."
     return min(-(-(-(-wanted // 4) + reach) // 16) * 16, padded // 4)
 
+# %% ../nbs/03b_light.ipynb #a9931d22
+def first_conv(
+    part: nn.Module,  # of a network
+) -> nn.Conv2d:
+    "The first convolution in it."
+    return next(layer for layer in part.modules() if isinstance(layer, nn.Conv2d))
+
+def halved(
+    x: Tensor,  # n k k c, k even
+    conv: nn.Conv2d,  # 2 x 2, a step of 2
+) -> Tensor:  # n k/2 k/2 c'
+    "A token for each 2 x 2."
+    n, k, _, c = x.shape
+    tiles = x.view(n, k // 2, 2, k // 2, 2, c).permute(0, 1, 3, 2, 4, 5)
+    weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
+    return F.linear(tiles.reshape(n, k // 2, k // 2, 4 * c), weight, conv.bias)
+
+def at_places(
+    wanted: Tensor,  # b h w, bool, tokens
+    values: Callable,  # of some rows, their numbers n: n c
+    together: int = TOGETHER // 2,  # rows at a time
+) -> Tensor:  # b*h*w c, anything where nothing is wanted
+    "Values of wanted tokens in their places."
+    whole = None
+    for rows in wanted.flatten().nonzero()[:, 0].split(together):
+        some = values(rows)
+        if whole is None: whole = some.new_empty(wanted.numel(), some.shape[1])
+        whole.index_copy_(0, rows, some)
+    return whole
+
+# %% ../nbs/03b_light.ipynb #68dd72b7
+def blocks_at(
+    model: nn.Module,  # a light inpainter
+    steps: list[Share],  # of its blocks
+    x: Tensor,  # b 3 h w, -1..1
+    mask: Tensor,  # b 1 h w, soft
+) -> Left:  # of the last block
+    "From pixels to what the last block leaves, computed where it is needed."
+    values, size = pixel_values(x).flatten(0, 2), steps[0].needed.shape[1:]
+    hole, kept = (F.max_pool2d(mask, 4) > 0.99).flatten(), []
+    first, second, last = [step.block.gmlp.grid for step in (*steps[:2], steps[-1])]
+    middle, skipped = WindowGrid(2 * second.side, 2 * second.shift), steps[-1].windows
+    used = last.tokens(skipped, *size).flatten()
+    def read_first(windows):
+        rows = first.places(windows, *size).rows
+        tokens = model.embed(values[rows.flatten()])
+        nothing = model.mask_bias.flatten().to(tokens.dtype)
+        return torch.where(hole[rows.flatten(), None], nothing, tokens).view(*rows.shape, -1)
+    left = do_share(steps[0], read_first)
+    def read_second(windows):
+        tokens, (rows, inside) = left.windows(middle, windows), middle.places(windows, *size)
+        some = used[rows] & inside
+        if not kept: kept.append(tokens.new_empty(len(used), tokens.shape[-1]))
+        kept[0].index_copy_(0, rows[some], tokens[some])
+        return halved(tokens, model.down)
+    low = do_share(steps[1], read_second)
+    for step in steps[2:-1]: low = do_share(step, partial(low.windows, step.block.gmlp.grid))
+    half = WindowGrid(last.side // 2, last.shift // 2)
+    def read_last(windows):
+        return (upscale(low.windows(half, windows), model.up)
+                + kept[0][last.places(windows, *size).rows])
+    return do_share(steps[-1], read_last)
+
+
+
+# %% ../nbs/03b_light.ipynb #682ddea8
+class HoleInpainter(Inpainter):
+    "A network of blocks whose `infer` computes only what the holes depend on."
+    tiling = Tiling(margin=192, inner=True)
+    @property
+    def blocks(self) -> list[tuple[nn.Module, int]]:
+        "All blocks in order, and how often the tokens were halved for each."
+        return [(self.enc1, 0), *[(block, 1) for block in self.enc2], (self.dec1, 0)]
+    def network_at(self,
+        x: Tensor,  # b 3 h w, -1..1, sides multiples of 64
+        mask: Tensor,  # b 1 h w, soft
+        wanted: Tensor,  # b h/4 w/4, bool, tokens
+    ) -> Tensor:  # b 3 h w, anything where nothing is wanted
+        "`network`, computed where it is needed."
+        conv, size = first_conv(self.to_image), wanted.shape[1:]
+        alone = conv.kernel_size == (1, 1)
+        around = wanted if alone else neighbours(wanted)
+        left = blocks_at(self, shares(self.blocks, around), x, mask)
+        if alone:
+            pixels = at_places(wanted, lambda rows: linear_1x1(left.tokens(rows), conv))
+        else:
+            fine = at_places(around, left.tokens)
+            pixels = at_places(wanted, lambda rows: convolve_at(fine, conv, rows, *size))
+        return F.pixel_shuffle(pixels.view(*wanted.shape, -1).permute(0, 3, 1, 2), 4)
+    def fill_holes(self,
+        x: Tensor,  # b 3 h w, 0..1, emptied by `preprocess`
+        mask: Tensor,  # b 1 h w, softened by `preprocess`
+        inner: tuple[slice, slice] = (slice(None),) * 2,  # rows and columns that are wanted
+    ) -> Tensor:  # b 3 h w, right in the wanted part
+        "As `forward` without its offset; on a GPU, where it is no faster, just that."
+        if x.device.type != 'cpu': return self(x, mask, skip_i2i_offset=True)
+        pixels, (padded, holes) = torch.zeros_like(mask), self.padded(x, mask)
+        pixels[(..., *inner)] = mask[(..., *inner)] > 0
+        if not pixels.any(): return self.blend(x, mask, x)
+        (h, w), (rows, columns) = x.shape[2:], padded.shape[2:]
+        wanted = F.max_pool2d(F.pad(pixels, (0, columns - w, 0, rows - h)), 4)[:, 0] > 0
+        net = self.network_at(padded, holes, wanted)[..., :h, :w]
+        return self.blend(x, mask, torch.where(pixels > 0, net, x))
+    @torch.no_grad()
+    def infer(self, image: Tensor, mask: Tensor, inner: tuple[slice, slice] = (slice(None),) * 2,
+              **options) -> Tensor:
+        "Fill the holes, in the wanted rows and columns; options are those of `preprocess`."
+        return self.fill_holes(*self.preprocess(image, mask, **options), inner)
+
 # %% ../nbs/03b_light.ipynb #5480be43
 @torch.no_grad()
 def reset_light(
     model: nn.Module,  # a light inpainter; its weights are overwritten
 ):
     "Fresh weights: the first output is near mid-grey, and no activation is far from 1."
-    first, last = [next(layer for layer in part.modules() if isinstance(layer, nn.Conv2d))
-                   for part in (model.patch, model.to_image)]
+    first, last = first_conv(model.patch), first_conv(model.to_image)
     nn.init.trunc_normal_(model.mask_bias, std=0.01)
     nn.init.kaiming_normal_(first.weight, mode='fan_out')
     nn.init.zeros_(first.bias)
@@ -353,7 +472,7 @@ def reset_light(
     nn.init.constant_(last.bias, 0.5)
 
 # %% ../nbs/03b_light.ipynb #7fc9346c
-class LightInpainter(Inpainter):
+class LightInpainter(HoleInpainter):
     "What the light inpainters share: tokens of 4 x 4 pixels, two scales, padding and a blend."
     block_size = 64  # sides of the padded picture are multiples of this, pixels
     def patchify(self,
@@ -371,12 +490,25 @@ class LightInpainter(Inpainter):
         **options,  # of `network`
     ) -> Tensor:  # b 3 h w, or 16 px less on each side
         "Fill the holes. Only in eval mode the values are clamped to 0..1."
-        (h, w), cut, side = x.shape[2:], 0 if skip_i2i_offset else self.i2i_offset, self.block_size
-        pad = 0, side - w % side, 0, side - h % side
-        padded = replicate_pad(2 * x - 1, *pad), replicate_pad(mask, *pad)
-        net = self.network(*padded, (h - cut, w - cut), **options)
+        (h, w), cut = x.shape[2:], 0 if skip_i2i_offset else self.i2i_offset
+        net = self.network(*self.padded(x, mask), (h - cut, w - cut), **options)
         inner = ..., slice(cut, h - cut), slice(cut, w - cut)
-        out = x[inner] * (1 - mask[inner]) + net[inner] * mask[inner]
+        return self.blend(x[inner], mask[inner], net[inner])
+    def padded(self,
+        x: Tensor,  # b 3 h w, 0..1
+        mask: Tensor,  # b 1 h w, soft
+    ) -> tuple[Tensor, Tensor]:  # -1..1 and the mask, sides multiples of `block_size`
+        "Picture and mask as the network wants them."
+        side = self.block_size
+        pad = 0, side - x.shape[3] % side, 0, side - x.shape[2] % side
+        return replicate_pad(2 * x - 1, *pad), replicate_pad(mask, *pad)
+    def blend(self,
+        x: Tensor,  # b 3 h w, 0..1
+        mask: Tensor,  # b 1 h w, soft
+        net: Tensor,  # b 3 h w, what the network says
+    ) -> Tensor:  # b 3 h w
+        "The picture outside of the hole, the network inside."
+        out = x * (1 - mask) + net * mask
         return out if self.training else out.clamp(0, 1)
 
 # %% ../nbs/03b_light.ipynb #d1dc0532

@@ -19,6 +19,7 @@ from .light import (
     GMLPBlock, GatedMLP, LightInpainter, check_shapes, joined, linear_1x1, needed_tokens,
     reset_light,
     upscale, window_block)
+from .windows import WindowGrid
 
 # %% ../nbs/03c_light_video.ipynb #1bd968c2
 class FrameMLP(nn.Module):
@@ -30,7 +31,7 @@ class FrameMLP(nn.Module):
         ratio: int = 2,  # width of the gates in units of `channels`
     ):
         super().__init__()
-        self.sides = (frames,)
+        self.sides, self.grid = (frames,), WindowGrid(8, frames=frames)
         self.gmlp = GatedMLP(channels, frames, ratio)
     def forward(self,
         x: Tensor,  # t h w c, whole windows
@@ -42,6 +43,13 @@ class FrameMLP(nn.Module):
             windows = gate.split(self.sides[0])
             return joined([self.gmlp.mix(window.flatten(1)).view_as(window) for window in windows])
         return self.gmlp(x, norm1, norm2, spread)
+    def mix_whole(self,
+        gate: Tensor,  # n k k r, windows one by one, the frames of each together
+    ) -> Tensor:  # n k k r
+        "Mix the gates of whole windows."
+        tokens, conv = gate.view(-1, self.sides[0], gate[0].numel()), self.gmlp.proj_spatial
+        weight = conv.weight[:, :, 0].expand(len(tokens), -1, -1)
+        return torch.baddbmm(conv.bias[:, None], weight, tokens).view(gate.shape)
 
 # %% ../nbs/03c_light_video.ipynb #fea5ce95
 def time_block(
@@ -101,13 +109,15 @@ class WindowInpainter(LightInpainter):
     def infer(self,
         image: Tensor,  # t 3 h w, 0..1, the frames of a clip, any number
         mask: Tensor,  # t 1 h w, above 0 in the hole
-        micro_batch_size: int = 2,  # frames to work on together where time does not matter
+        inner: tuple[slice, slice] = (slice(None),) * 2,  # rows and columns that are wanted
+        micro_batch_size: int = 2,  # on a GPU: frames to work on together
         **options,  # of `preprocess`
     ) -> Tensor:  # t 3 h w, 0..1 in eval mode
         "Fill the holes of a whole clip."
         check_shapes(image, mask)
         def fill(frames):
             pair = self.preprocess(image[frames], mask[frames], **options)
+            if image.device.type == 'cpu': return self.fill_holes(*pair, inner)
             return self(*pair, skip_i2i_offset=True, micro_batch_size=micro_batch_size)
         return through_windows(fill, image, self.frames)
 

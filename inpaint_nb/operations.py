@@ -83,7 +83,7 @@ def clean_records(
         else:
             shutil.rmtree(path.rename(
                 path.with_name(f'.{path.name.lstrip(".").removesuffix(".part")}.part')))
-    for folder in folders: _forget_split(folder.path)
+    for one in folders: _forget_split(one.path)
     return len(paths)
 
 # %% ../nbs/09b_operations.ipynb #0f1aec64
@@ -95,7 +95,7 @@ def choose_sources(
 ) -> list[str]:
     "Whole sources with about so many records together, and never more, if there are any so small."
     chosen = sorted({*first} & {*sizes})
-    room = number - sum(map(sizes.get, chosen))
+    room = number - sum(sizes[source] for source in chosen)
     others = sorted(sizes.keys() - {*chosen},
                     key=lambda source: keyed_random('split', seed, source).random())
     for source in others:
@@ -223,9 +223,10 @@ def split_records(
     _files_to_move(names, train, judge.path)
     if not split: write_journal(train.path, 'split', plan)
     moved = _move(names, _lines_of(train, chosen), train, judge.path)
-    left, now = {*map(train.source, train.names)} - chosen, _both(data_dir)
-    return SplitSummary(moved, *(len(folder.names) for folder in now), wanted=0 if split
-                        else num_eval, new=len(left - {*plan.get('others', left)}))
+    left = {*map(train.source, train.names)} - chosen
+    learn, judge_by = [len(folder.names) for folder in _both(data_dir)]
+    return SplitSummary(moved, learn, judge_by, wanted=0 if split else num_eval,
+                        new=len(left - {*plan.get('others', left)}))
 
 # %% ../nbs/09b_operations.ipynb #1a5fef9f
 def undo_split(
@@ -244,7 +245,8 @@ def undo_split(
     names = [name for name in judge.names if judge.source(name) in chosen and name not in stayed]
     moved = _move(names, [line for line in lines if line not in stayed], judge, train.path)
     (train.path/'.split.json').unlink()
-    return SplitSummary(moved, *(len(folder.names) for folder in _both(data_dir)), back=True)
+    learn, judge_by = [len(folder.names) for folder in _both(data_dir)]
+    return SplitSummary(moved, learn, judge_by, back=True)
 
 # %% ../nbs/09b_operations.ipynb #f957ef5f
 LISTS = ('dataset_dir', 'model_type')  # options that may have several values
@@ -426,27 +428,27 @@ def pack_folder(
     progress: bool = True,  # show a progress bar
 ) -> int:  # pictures packed
     "Pack all records of a folder; they stay where they are."
-    folder = RecordFolder(folder)
-    clips = {name: list_records(folder.path/name)
-             for name in (list_clip_records(folder.path) if folder.video else ())}
-    frames = [(folder.path/clip, frame, f'{clip}/{frame}') for clip, names in clips.items()
+    here = RecordFolder(folder)
+    clips = {name: list_records(here.path/name)
+             for name in (list_clip_records(here.path) if here.video else ())}
+    frames = [(here.path/clip, frame, f'{clip}/{frame}') for clip, names in clips.items()
               for frame in names]
-    frames = frames or [(folder.path, name, name) for name in list_records(folder.path)]
+    frames = frames or [(here.path, name, name) for name in list_records(here.path)]
     jobs = (partial(lambda path, name, full: (full, *read_record(path, name)), *frame)
             for frame in frames)
-    writer = PackWriter(folder.path, record_stamps(folder.path, clips))
+    writer = PackWriter(here.path, record_stamps(here.path, clips))
     try:
         try:
             for packed in tqdm(run_in_order(jobs, count_workers(max_workers), threading.Event()),
-                               total=len(frames), desc=folder.path.name, disable=not progress):
+                               total=len(frames), desc=here.path.name, disable=not progress):
                 writer.add(*packed)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                f'{folder.path} is as it was before, and pack will begin it anew') from None
+                f'{here.path} is as it was before, and pack will begin it anew') from None
         writer.close()
     finally:
         with suppress(OSError): writer.file.close()  # on a full disk
-        (folder.path/'.pack.npy.part').unlink(missing_ok=True)
+        (here.path/'.pack.npy.part').unlink(missing_ok=True)
     return len(frames)
 
 @dataclass

@@ -164,6 +164,22 @@ def with_options(
     def option(found): return known.get(found[1]) or known.get(found[2]) or found[0]
     return re.sub(r'`((?:[A-Z]\w+\.)?(\w+))`', option, text)
 
+def _parser_of(parser: argparse.ArgumentParser, command: str) -> Any:
+    "The parser of a command; of a program without commands its own."
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction): return action.choices[command]
+    return parser
+
+def _check_command(parser, words):
+    "Say what to type where an option stands in place of a command."
+    commands = [action for action in parser._actions
+                if isinstance(action, argparse._SubParsersAction)]
+    if not commands or not words or not words[0].startswith('-'): return
+    if words[0] in parser._option_string_actions: return
+    names = [*commands[0].choices]
+    if len(names) > 1: parser.error(f'the command comes first, one of: {", ".join(names)}')
+    parser.error(f'the command comes first: {shlex.join([parser.prog, *names, *words])}')
+
 # %% ../nbs/09a_program.ipynb #02cd009d
 class Parser(argparse.ArgumentParser):
     "An argument parser that complains in one line."
@@ -181,31 +197,17 @@ class Parser(argparse.ArgumentParser):
         return action
     def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
         "What the command line says; a complaint names the command that was meant."
-        self.check_command(sys.argv[1:] if args is None else [*args])
+        _check_command(self, sys.argv[1:] if args is None else [*args])
         found, unknown = self.parse_known_args(args, namespace)
         command = getattr(found, 'command', '')
         if unknown:
             text = f'unrecognized arguments: {" ".join(unknown)}'
             self.error(text + self.instead(unknown, command), command)
-        Parser.chosen = self.of(command).options
+        Parser.chosen = _parser_of(self, command).options
         return found
-    def check_command(self, words: list[str]):
-        "Say what to type where an option stands in place of a command."
-        commands = [action for action in self._actions
-                    if isinstance(action, argparse._SubParsersAction)]
-        if not commands or not words or not words[0].startswith('-'): return
-        if words[0] in self._option_string_actions: return
-        names = [*commands[0].choices]
-        if len(names) > 1: self.error(f'the command comes first, one of: {", ".join(names)}')
-        self.error(f'the command comes first: {shlex.join([self.prog, *names, *words])}')
-    def of(self, command: str) -> 'Parser':
-        "The parser of a command; of a program without commands its own."
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction): return action.choices[command]
-        return self
     def instead(self, unknown: list[str], command: str) -> str:
         "What may have been meant by options that do not exist, in brackets."
-        parser, said = self.of(command), []
+        parser, said = _parser_of(self, command), []
         for name in (word.partition('=')[0] for word in unknown if word.startswith('-')):
             known = [one for one in parser._option_string_actions if one.startswith('--')]
             near = get_close_matches(name.replace('_', '-').lower(), known, 1, 0.75)

@@ -7,9 +7,9 @@ __all__ = ['ENTRIES', 'HARMLESS', 'scheduler_state', 'run_file', 'save_weights',
            'run_problem', 'state_problem', 'history_problem', 'read_run', 'settle_seed', 'plain', 'changed',
            'what_changed_wrongly', 'take_up', 'where_it_goes_on', 'keep_weights', 'foreign', 'resume_from',
            'run_to_end', 'rescue', 'meet', 'interrupted', 'none_better', 'check_settings', 'check_discriminator',
-           'check_together', 'uses_lpips', 'criterion_of', 'step_kind', 'callbacks_of', 'as_given', 'settings_before',
-           'go_on_as_before', 'begin_with', 'compile_model', 'clear_folder', 'set_aside', 'fit', 'first_weights',
-           'tell_of_files', 'train_from_folder', 'open_data']
+           'check_together', 'uses_lpips', 'criterion_of', 'step_kind', 'callbacks_of', 'settings_in_words',
+           'settings_before', 'go_on_as_before', 'begin_with', 'compile_model', 'clear_folder', 'set_aside', 'fit',
+           'first_weights', 'tell_of_files', 'train_from_folder', 'open_data']
 
 # %% ../nbs/04a_run.ipynb #2a7686c7
 import math, random, time
@@ -478,8 +478,8 @@ def callbacks_of(
     files = [EvalPictures(), TensorBoard(), LossLog(), ProgressNote(), BestModel(), Checkpoint()]
     return [StartLine(), *said, *files]
 
-# %% ../nbs/04a_run.ipynb #048ce6d3
-def as_given(
+# %% ../nbs/04a_run.ipynb #5e771465
+def settings_in_words(
     settings: dict[str, Any],  # by name
 ) -> str:
     "Settings for a message; a program makes options of the names."
@@ -488,6 +488,7 @@ def as_given(
         return f'`{name}` {plain(value)}'
     return ', '.join(one(name, value) for name, value in settings.items())
 
+# %% ../nbs/04a_run.ipynb #048ce6d3
 def settings_before(
     model_dir: Path,
     config: TrainConfig,  # that is asked for
@@ -520,7 +521,7 @@ def go_on_as_before(
                          '`checkpoint_file`') from error
     said = {name: value for name, value in kept.items()
             if plain(value) != plain(getattr(config, name))}
-    if said: say(f'As before, because not given: {as_given(said)}')
+    if said: say(f'As before, because not given: {settings_in_words(said)}')
     return again
 
 # %% ../nbs/04a_run.ipynb #cc8a0862

@@ -157,7 +157,7 @@ LIMITS = (
     Limit('clip_grad_norm', lambda value: value == -1 or value > 0, 'above 0, or -1 for no limit'),
     Limit('size', lambda value: value > 32,
           'more than 32, because a rim of 16 pixels is not judged'),
-    Limit('learning_rate_decay_step', lambda value: len(value) and min(value) >= 1,
+    Limit('learning_rate_decay_step', lambda value: bool(value) and min(value) >= 1,
           'one or several numbers, each 1 or more'))
 
 # %% ../nbs/03f_settings.ipynb #d39cfda3

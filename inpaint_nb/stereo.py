@@ -152,9 +152,10 @@ def inpaint_view(
     if progress: tiles = tqdm(tiles, 'fill holes', unit='tile', leave=False)
     for keep, around in tiles:
         part = image[(..., *around)], hole[(..., *around)]
-        with half_precision(image.device, tiling): tile = model.infer(*part)
+        inner = tuple(slice(k.start - a.start, k.stop - a.start) for k, a in zip(keep, around))
+        wanted = dict(inner=inner) if tiling.inner else {}
+        with half_precision(image.device, tiling): tile = model.infer(*part, **wanted)
         if image.is_cuda and not tile.isfinite().all(): tile = model.infer(*part)
-        inner = [slice(k.start - a.start, k.stop - a.start) for k, a in zip(keep, around)]
         filled[(..., *keep)] = tile[(..., *inner)]
     model.train(was_training)
     return torch.where(weight > 0, filled, image), weight
@@ -301,6 +302,7 @@ def files_in(
     check_formats(formats)
     return {name: folder/f'{stem}{PACKINGS[name].ending}{SUFFIXES[kind][0]}' for name in formats}
 
+# %% ../nbs/06_stereo.ipynb #227f1917
 def output_files(
     photo: str | Path,  # input, photo or clip
     out: str | Path,  # file, or folder

@@ -191,11 +191,11 @@ def make_previews(
     "A sheet of each clip."
     from inpaint_nb.clip import is_clip
     from inpaint_nb.many import find_sources
-    from inpaint_nb.preview import check_number, preview_clip, preview_file
+    from inpaint_nb.preview import check_preview, preview_clip, preview_file
     from inpaint_nb.stereo import StereoModels, StereoOptions
     options, inputs = StereoOptions(**values), args.photos_or_clips
     with refusing(parser):
-        check_number(args.preview)
+        check_preview(args.preview)
         preview_file('clip', args.out)
     if is_one(args) and os.path.lexists(inputs[0]):
         clips = {inputs[0]: args.out} if is_clip(inputs[0]) else {}

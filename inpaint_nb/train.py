@@ -423,8 +423,10 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class StopNote:
-    "Is somebody asking the run to stop? See `inpaint_nb.loading.StopSignal`."
+    "Is somebody asking the run to stop? `inpaint_nb.loading.StopSignal` listens; this does not."
     wanted: bool = False
+    def __enter__(self): return self
+    def __exit__(self, *error): pass
 
 # %% ../nbs/04_train.ipynb #e82cb54b
 def load_here(

@@ -32,7 +32,7 @@ def installed(
 def torch_build() -> str:
     "The CUDA that PyTorch was built for."
     found = importlib.util.find_spec('torch')  # where it is; it is not loaded
-    if found is None: return ''
+    if found is None or found.origin is None: return ''
     try: text = (Path(found.origin).parent/'version.py').read_text()
     except (OSError, TypeError): return ''
     built = re.search(r"^cuda\b[^=]*= *'([\d.]+)'", text, flags=re.MULTILINE)

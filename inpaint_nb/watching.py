@@ -120,8 +120,8 @@ class RunPanel:
     ):
         self.model_dir, self.seconds, self.ended = model_dir, seconds, threading.Event()
         self.text, self.choice = HTML(), Dropdown(description='pictures')
-        self.batches, self.epochs, self.picture = Image(), Image(), Image()
-        self.picture.layout.max_width = '100%'
+        self.batches, self.epochs = Image(), Image()
+        self.picture = Image(layout={'max_width': '100%'})
         self.choice.observe(self.show_picture, 'value')
         self.button = Button(description='Stop looking')
         self.button.on_click(lambda _: self.stop())
@@ -142,8 +142,8 @@ class RunPanel:
             names = [(path.stem, str(path)) for path in seen.pictures]
             if names != [*self.choice.options]: self.choice.options = names
             self.show_picture()
-            return seen
         except (OSError, ValueError) as error: self.text.value = html.escape(str(error))
+        else: return seen
     def follow(self):
         "Look again and again, until the run is over or somebody stops it."
         while not self.ended.is_set():

@@ -277,6 +277,7 @@ def _begin(writer, width, height):
     if not path.is_dir(): writer.sound = add_tracks(path, writer.container, span)
     writer.ahead = next(writer.sound, None)
 
+# %% ../nbs/05d_writing.ipynb #8551b4be
 def _set_times(writer, frame):
     "When the next frame is shown, and how long."
     source, base = writer.source, writer.timing.base
@@ -343,9 +344,7 @@ class ClipWriter:
 
     def __exit__(self, kind, *_):
         try:
-            if not kind:
-                self.end_pictures()
-                _put_in_place(self)
+            if not kind: _put_in_place(self)
         finally:
             self.sound.close()
             with suppress(Exception): self.container.close()
@@ -354,6 +353,7 @@ class ClipWriter:
 # %% ../nbs/05d_writing.ipynb #1be698d6
 def _put_in_place(writer: ClipWriter):
     "Write what is left, and give the file its name."
+    writer.end_pictures()
     _write_rest(writer)
     with _naming(writer.path):
         writer.container.close()
@@ -389,7 +389,8 @@ def load_packets(
 ) -> list[Coded]:  # empty: there are none, or they are damaged
     "Read coded frames."
     try:
-        with np.load(path, allow_pickle=False) as file: numbers, data = file['numbers'], file['data']
+        with np.load(path, allow_pickle=False) as file:
+            numbers, data = file['numbers'], file['data']
     except (OSError, ValueError, EOFError, KeyError, BadZipFile): return []
     ends = numbers[:, 4].cumsum().tolist()
     return [Coded(*row[:3], bool(row[3]), data[end - row[4]:end].tobytes())
@@ -420,6 +421,41 @@ def finished_frames(
     write_whole(folder/'note', note.encode())
     return 0
 
+# %% ../nbs/05d_writing.ipynb #70fb48d0
+def _begin_part(writer, frame):
+    "An encoder in a container of the same kind, to which nothing is written."
+    writer.timing = timing(writer.source)
+    container = av.open(BytesIO(), 'w', format=CLIP_SUFFIXES[writer.path.suffix.lower()])
+    writer.part = _add_video(container, writer.timing, frame.width, frame.height, writer.crf,
+                             writer.encoding)
+    if writer.first and writer.last < 0:
+        before = load_packets(writer.folder/f'{writer.first - writer.length}.npz')
+        writer.last = max(packet.shown for packet in before)
+
+def _end_part(writer):
+    "Lay down a part, and with the first one the size of the frames."
+    packets = [Coded(packet.pts, packet.dts, packet.duration, packet.is_keyframe, bytes(packet))
+               for packet in writer.packets + writer.part.encode()]
+    size = np.array([writer.part.width, writer.part.height], np.int64)
+    with _naming(writer.path):
+        if not writer.first: write_whole(writer.folder/'size', size.tobytes())
+        save_packets(writer.folder/f'{writer.first}.npz', packets)
+    writer.part, writer.packets, writer.first = None, [], writer.number
+
+def _join_parts(writer):
+    "Copy the packets of all parts into the file, with the sound between them."
+    size = np.frombuffer((writer.folder/'size').read_bytes(), np.int64)
+    _begin(writer, *size.tolist())
+    number, last = 0, -math.inf
+    while number < writer.number:
+        part = load_packets(writer.folder/f'{number}.npz')
+        if not part: raise OSError(f'{writer.folder} has lost a part: run the command again')
+        for packet in part:
+            last = max(packet.decoded, last + 1)
+            _write_packet(writer, packet._replace(decoded=last))
+        number += len(part)
+    writer.video.encode()  # nothing; an encoder that is not told the end complains
+
 # %% ../nbs/05d_writing.ipynb #681c1992
 class PartsWriter(ClipWriter):
     "A `ClipWriter` that goes on behind the finished parts of `finished_frames`."
@@ -438,45 +474,15 @@ class PartsWriter(ClipWriter):
     ):
         "The next frame."
         frame = video_frame(picture, self.encoding.pixels)
-        if self.part is None: self._begin_part(frame)
+        if self.part is None: _begin_part(self, frame)
         _set_times(self, frame)
         self.packets += self.part.encode(frame)
-        if self.number % self.length == 0: self._end_part()
-
-    def _begin_part(self, frame):
-        "An encoder in a container of the same kind, to which nothing is written."
-        self.timing = timing(self.source)
-        container = av.open(BytesIO(), 'w', format=CLIP_SUFFIXES[self.path.suffix.lower()])
-        self.part = _add_video(container, self.timing, frame.width, frame.height, self.crf,
-                               self.encoding)
-        if self.first and self.last < 0:
-            before = load_packets(self.folder/f'{self.first - self.length}.npz')
-            self.last = max(packet.shown for packet in before)
-
-    def _end_part(self):
-        "Lay down a part."
-        packets = self.packets + self.part.encode()
-        size = np.array([self.part.width, self.part.height], np.int64)
-        with _naming(self.path):
-            save_packets(self.folder/f'{self.first}.npz', [Coded(
-                packet.pts, packet.dts, packet.duration, packet.is_keyframe, bytes(packet))
-                for packet in packets])
-            if not self.first: write_whole(self.folder/'size', size.tobytes())
-        self.part, self.packets, self.first = None, [], self.number
+        if self.number % self.length == 0: _end_part(self)
 
     def end_pictures(self):
         "All parts, one behind the other."
-        if self.part: self._end_part()
-        width, height = np.frombuffer((self.folder/'size').read_bytes(), np.int64).tolist()
-        _begin(self, width, height)
-        number, last = 0, -math.inf
-        while number < self.number:
-            for packet in (part := load_packets(self.folder/f'{number}.npz')):
-                last = max(packet.decoded, last + 1)
-                _write_packet(self, packet._replace(decoded=last))
-            number += len(part)
-            if not part: raise OSError(f'{self.folder} has lost a part: run the command again')
-        self.video.encode()  # nothing; an encoder that is not told the end complains
+        if self.part: _end_part(self)
+        _join_parts(self)
 
     def __exit__(self, kind, *rest):
         super().__exit__(kind, *rest)

@@ -23,3 +23,14 @@ def pytest_collection_modifyitems(config, items):
     skip = pytest.mark.skip(reason='a longer form of another test: pytest --long')
     for item in items:
         if 'long' in item.keywords: item.add_marker(skip)
+
+
+@pytest.fixture
+def one_thread():
+    "Torch begins with the same random numbers and sums in the same order; for a whole file: `pytestmark`."
+    import torch
+    before = torch.get_num_threads()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,9 +1,13 @@
-"""The makers of records as a command line calls them: all that there is to say in one row.
+"""What many tests make and look at: pixels of a scene, what a folder holds, and records.
 
-Tests vary one thing at a time; the package wants options, and how to work, each as one object.
+The makers of records are called as a command line calls them, with all that there is to say in one row: tests vary one thing at a
+time, while the package wants options, and how to work, each as one object.
 """
 from dataclasses import fields
 from pathlib import Path
+
+import numpy as np
+from torch import Tensor
 
 from inpaint_nb import records, video
 from inpaint_nb.crops import RecordOptions
@@ -12,6 +16,16 @@ from inpaint_nb.records import RecordWork
 from inpaint_nb.video import ClipOptions
 
 DEPTH = dict(resolution='resolution', seed='seed', tta='tta', depth_weights='weights', trust_remote_code='trust_remote_code')
+
+
+def to_pixels(image: Tensor) -> np.ndarray:
+    "The picture 1 3 h w, 0..1, of a scene as h w 3 in 8 bits."
+    return (image[0].permute(1, 2, 0) * 255).byte().numpy()
+
+
+def contents(folder: str | Path) -> dict[str, bytes]:
+    "All files below a folder."
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob('*')) if path.is_file()}
 
 
 def options_of(kind: type[RecordOptions], prefix: str, model_type: str, resolution: int | None = None, **given) -> RecordOptions:

@@ -30,14 +30,10 @@ from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.stereo import read_picture, save_picture
 from inpaint_nb.warp import forward_warp
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
 STEREO = Path(__file__).parents[2] / 'shared/data/stereo'
 needs_stereo = pytest.mark.skipif(not STEREO.is_dir(), reason='the real stereo pairs are not beside the checkout')
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='module')

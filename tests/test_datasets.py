@@ -23,18 +23,14 @@ from inpaint_nb.masks import mask_closing
 from inpaint_nb.scenes import random_scene
 from inpaint_nb.warp import forward_warp
 from stopping import count_changes, run_and_stop
-from making import make_image_records
+from making import contents, make_image_records, to_pixels
 from reference import golden
 
 STEREO = Path(__file__).parents[2]/'shared/data/stereo'
 
 
 def scene_photo(seed, size=(270, 360)):
-    return Image.fromarray((random_scene(seed, size=size).image[0].permute(1, 2, 0) * 255).byte().numpy())
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob('*')) if path.is_file()}
+    return Image.fromarray(to_pixels(random_scene(seed, size=size).image))
 
 
 @pytest.fixture(scope='module')

@@ -18,6 +18,7 @@ from inpaint_nb.layouts import PACKINGS
 from inpaint_nb.scenes import random_clip
 from inpaint_nb.stereo import StereoOptions
 from test_stereo import write_film
+from making import to_pixels
 
 FAST = dict(checkpoint_file='repeat', gpu=-1, progress=False)
 
@@ -26,7 +27,7 @@ FAST = dict(checkpoint_file='repeat', gpu=-1, progress=False)
 def film(tmp_path_factory) -> Path:
     "Two seconds, each frame with a grey of its own in the sky, and a tone."
     path = tmp_path_factory.mktemp('film')/'film.mp4'
-    frames = [(scene.image[0].permute(1, 2, 0) * 255).byte().numpy() for scene in random_clip(5, 48, (48, 64))]
+    frames = [to_pixels(scene.image) for scene in random_clip(5, 48, (48, 64))]
     for number, frame in enumerate(frames): frame[:16] = 5 * number
     write_film(path, frames)
     return path

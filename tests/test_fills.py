@@ -12,14 +12,10 @@ from inpaint_nb.fills import (FILLERS, background_distance, beyond_edge, blur_ro
 from inpaint_nb.scenes import random_scene
 from inpaint_nb.stereo import inpaint_view
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
 STEREO = Path(__file__).parents[2] / 'shared/data/stereo'
 needs_stereo = pytest.mark.skipif(not STEREO.is_dir(), reason='the real stereo pairs are not beside the checkout')
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
 
 
 def picture_and_hole(*size, share=0.4):

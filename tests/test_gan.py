@@ -274,7 +274,7 @@ def test_resume_is_exact(data, tmp_path, stops, options):
     name = options.get('arch', NAME)
     expected = lasting(run(data, tmp_path/'through', **options))
     for number, stop in enumerate(stops):
-        with pytest.raises(Interrupted, match='--resume'): run(data, tmp_path/'parts', StopAfter(stop), resume=number > 0, **options)
+        with pytest.raises(Interrupted, match='`resume`'): run(data, tmp_path/'parts', StopAfter(stop), resume=number > 0, **options)
     assert lasting(run(data, tmp_path/'parts', resume=True, **options)) == expected
     for file, load in ((f'{name}.checkpoint.pth', load_model), (f'{create_discriminator(options["discriminator"]).name}.pth', load_discriminator)):
         assert torch.equal(weights(tmp_path/'parts'/file, load), weights(tmp_path/'through'/file, load))
@@ -433,8 +433,8 @@ def test_a_long_warm_up_is_said_by_the_run(data, tmp_path, capsys):
     assert 'lower `generator_warmup_iteration`' in capsys.readouterr().out
 
 @pytest.mark.parametrize('options, said', [
-    (dict(discriminator='l3'), '--discriminator is .l3.; it must be one of: l3c, l3ce, ffc, ffce, l3cffce'), (dict(discriminator_weight=-1), '--discriminator-weight is -1; it must be 0 or more'),
-    (dict(generator_warmup_iteration=-5), '--generator-warmup-iteration is -5'), (dict(size=64), '--size is 64; it must be 72 or more with --discriminator')])
+    (dict(discriminator='l3'), '`discriminator` is .l3.; it must be one of: l3c, l3ce, ffc, ffce, l3cffce'), (dict(discriminator_weight=-1), '`discriminator_weight` is -1; it must be 0 or more'),
+    (dict(generator_warmup_iteration=-5), '`generator_warmup_iteration` is -5'), (dict(size=64), '`size` is 64; it must be 72 or more with `discriminator`')])
 def test_bad_settings(data, tmp_path, options, said):
     with pytest.raises(ValueError, match=said): run(data, tmp_path, **options)
 

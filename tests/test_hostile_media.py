@@ -17,6 +17,7 @@ from inpaint_nb import cli, photos
 from inpaint_nb.datasets import list_records
 from inpaint_nb.records import shown
 from inpaint_nb.scenes import random_clip, random_scene
+from making import to_pixels
 
 POSIX = pytest.mark.skipif(os.name != 'posix', reason='files of Unix')
 SIZE = 48, 72  # rows and columns of the good photo
@@ -24,7 +25,7 @@ SOON = 10  # seconds that nothing may take
 
 
 def picture(seed=3, size=SIZE):
-    return Image.fromarray((random_scene(seed, size=size).image[0].permute(1, 2, 0) * 255).byte().numpy())
+    return Image.fromarray(to_pixels(random_scene(seed, size=size).image))
 
 
 PICTURE = picture()
@@ -246,7 +247,7 @@ def film(path, codec='libx264', frames=6, size=(64, 96), pixels='yuv420p', conta
         tone = out.add_stream('aac', rate=44100, layout='mono') if sound else None
         out.start_encoding()
         for scene in random_clip(5, frames, size) if stream and frames else ():
-            out.mux(stream.encode(av.VideoFrame.from_ndarray((scene.image[0].permute(1, 2, 0) * 255).byte().numpy(), format='rgb24')))
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(to_pixels(scene.image), format='rgb24')))
         if stream and frames: out.mux(stream.encode())
         for number in range(10 * bool(tone)):
             piece = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format='fltp', layout='mono')

@@ -64,7 +64,7 @@ def test_notebooks_and_tests_import_what_comes_with_dev():
     for path in (ROOT/'nbs').glob('*.ipynb'):
         cells = [''.join(cell['source']) for cell in json.loads(path.read_text(encoding='utf-8'))['cells'] if cell['cell_type'] == 'code']
         code += [re.sub(r'^(\s*)[%!].*', r'\1pass', cell, flags=re.MULTILINE) for cell in cells]
-    brought_along = {'ipython', 'matplotlib-inline', 'nbformat', 'packaging', 'pyyaml'}  # by nbdev, jupyterlab and pytest
+    brought_along = {'ipython', 'matplotlib-inline', 'nbclient', 'nbformat', 'packaging', 'pyyaml'}  # by nbdev, nbconvert, jupyterlab and pytest
     assert imported(*code) <= distributions('requirements') | distributions('dev_requirements') | brought_along
 
 
@@ -160,3 +160,23 @@ def test_one_name_for_one_thing():
 def test_types_are_for_others_too():
     "A type checker of another project looks into this package only if it says so."
     assert (ROOT/'inpaint_nb/py.typed').exists() and 'py.typed' in (ROOT/'setup.py').read_text(encoding='utf-8')
+
+
+def page_cells(path: Path) -> list[tuple[str, str]]:
+    "Each cell of a page: `export`, `code` or `markdown`, and its source."
+    cells = [(cell['cell_type'], ''.join(cell['source'])) for cell in json.loads(path.read_text(encoding='utf-8'))['cells']]
+    return [('export' if kind == 'code' and re.search(r'^#\|\s*export\b', source, re.M) else kind, source) for kind, source in cells]
+
+
+def test_names_stand_near_their_lesson():
+    "Each public name is said in words, or used in an example, within three cells of where it is defined."
+    far, names = [], 0
+    for path in sorted((ROOT/'nbs').glob('*.ipynb')):
+        cells = page_cells(path)
+        for i, (kind, source) in enumerate(cells):
+            if kind != 'export': continue
+            near = '\n'.join(text for other, text in cells[max(0, i - 3):i + 4] if other != 'export')
+            for name in public_names(source):
+                names += 1
+                if not re.search(rf'\b{re.escape(name)}\b', near): far.append(f'{path.stem}: {name}')
+    assert names > 500 and far == []

@@ -12,6 +12,7 @@ from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.clips import open_clip
 from stopping import line_stopped
 from test_stereo import write_film
+from making import contents, to_pixels
 
 pytestmark = pytest.mark.skipif(os.name != 'posix', reason='signals of Unix')
 MOMENTS = 50 if os.environ.get('INPAINT_LONG') == '1' else 2
@@ -24,20 +25,17 @@ LINES = {  # name: program, line; SOURCE and DATA stand for folders
     'stereo': ('inpaint_stereo', ('SOURCE/film.mp4', '-o', 'DATA', '--checkpoint-file', 'repeat', '--model-type', 'NULL', '--format', 'left,mask', '--gpu', '-1'))}
 
 
-def contents(folder): return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob('*')) if path.is_file()}
-
-
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
     "Photos, clips and a film."
     folder = tmp_path_factory.mktemp('source')
     for part, seeds in (('train', (1, 2, 3, 4)), ('eval', (6,))):
         (folder/'photos'/part).mkdir(parents=True)
-        for seed in seeds: Image.fromarray((random_scene(seed, size=(100, 130)).image[0].permute(1, 2, 0) * 255).byte().numpy()).save(folder/f'photos/{part}/{seed}.png')
+        for seed in seeds: Image.fromarray(to_pixels(random_scene(seed, size=(100, 130)).image)).save(folder/f'photos/{part}/{seed}.png')
     for clip in range(2):
         (folder/f'clips/{clip}').mkdir(parents=True)
-        for number, scene in enumerate(random_clip(clip, 6, (100, 130))): Image.fromarray((scene.image[0].permute(1, 2, 0) * 255).byte().numpy()).save(folder/f'clips/{clip}/{number}.png')
-    write_film(folder/'film.mp4', [(scene.image[0].permute(1, 2, 0) * 255).byte().numpy() for scene in random_clip(5, 30, (64, 96))])
+        for number, scene in enumerate(random_clip(clip, 6, (100, 130))): Image.fromarray(to_pixels(scene.image)).save(folder/f'clips/{clip}/{number}.png')
+    write_film(folder/'film.mp4', [to_pixels(scene.image) for scene in random_clip(5, 30, (64, 96))])
     return folder
 
 

@@ -20,6 +20,7 @@ from inpaint_nb.layers import CUTOUTS
 from inpaint_nb.masks import disocclusion_mask
 from inpaint_nb.scenes import random_scene
 from inpaint_nb.warp import forward_warp
+from making import to_pixels
 
 PHOTOS = Path(__file__).parents[2]/'shared/data/photos/train'
 
@@ -31,7 +32,7 @@ def as_image(array):
 
 @pytest.fixture(scope='module')
 def photos():
-    return [(random_scene(seed, (150, 200)).image[0].permute(1, 2, 0) * 255).byte().numpy() for seed in (7, 15, 26)]
+    return [to_pixels(random_scene(seed, (150, 200)).image) for seed in (7, 15, 26)]
 
 
 def flat_layer(rng, size, depth, alpha=None, shadow=None):

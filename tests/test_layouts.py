@@ -18,6 +18,7 @@ from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.stereo import StereoModels, StereoOptions, photo_views, read_picture, save_picture, stereo_photo
 from inpaint_nb.warp import StereoViews
 from test_stereo import write_film
+from making import to_pixels
 
 FAST = dict(checkpoint_file='repeat', gpu=-1, progress=False)
 
@@ -95,7 +96,7 @@ def test_depth_alone_needs_no_fill(photo, monkeypatch):
 
 @pytest.mark.parametrize('formats', ['rgbd', 'rgbd,full_sbs'])
 def test_depth_of_a_clip_goes_with_its_frame(tmp_path, formats):
-    frames = [(scene.image[0].permute(1, 2, 0) * 255).byte().numpy() for scene in random_clip(5, 30, (48, 64))]
+    frames = [to_pixels(scene.image) for scene in random_clip(5, 30, (48, 64))]
     write_film(tmp_path/'film.mkv', frames)
     (tmp_path/'maps').mkdir()
     for number in range(30): write_depth(torch.full((1, 1, 48, 64), number / 30), tmp_path/f'maps/{number:02}.png')

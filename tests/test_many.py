@@ -14,6 +14,7 @@ from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.stereo import StereoModels, StereoOptions, save_picture, stereo_photo
 from stopping import line_stopped
 from test_stereo import write_film
+from making import to_pixels
 
 FAST = dict(checkpoint_file='repeat', gpu=-1, progress=False)
 LINE = ('--checkpoint-file', 'repeat', '--gpu', '-1')
@@ -26,7 +27,7 @@ def tree(tmp_path_factory) -> Path:
     (root/'deep/er').mkdir(parents=True)
     for seed, name in enumerate(('a.png', 'b.jpg', 'deep/a.png', 'deep/er/c.png')):
         save_picture(random_scene(seed, size=(48, 64)).image, root/name)
-    write_film(root/'deep/film.mp4', [(scene.image[0].permute(1, 2, 0) * 255).byte().numpy() for scene in random_clip(5, 8, (48, 64))])
+    write_film(root/'deep/film.mp4', [to_pixels(scene.image) for scene in random_clip(5, 8, (48, 64))])
     (root/'bad.png').write_bytes((root/'a.png').read_bytes()[:500])
     (root/'notes.txt').write_text('sunny')
     shutil.copy(root/'a.png', root/'.hidden.png')

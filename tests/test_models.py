@@ -80,7 +80,8 @@ def test_outputs(golden, model, case):
         full, cut = model(x, soft, skip_i2i_offset=True), model(x, soft)
         assert (full - tensor(golden, f'{case}|eval_out_skip_i2i_offset')).abs().max() < 1e-5
         assert (cut - tensor(golden, f'{case}|eval_out')).abs().max() < 1e-5
-        assert torch.equal(model.infer(image, mask), full)
+        assert (model.infer(image, mask) - tensor(golden, f'{case}|eval_out_skip_i2i_offset')).abs().max() < 1e-5
+        assert (model.infer(image, mask) - full).abs().max() < 1e-5
         assert (model.train()(x, soft) - tensor(golden, f'{case}|train_out')).abs().max() < 1e-5
 
 
@@ -779,3 +780,41 @@ def test_bad_safetensors(tmp_path):
         with pytest.raises(ValueError, match=words) as caught: load_model(tmp_path/f'{name}.safetensors')
         assert '\n' not in f'{caught.value}' and f'{name}.safetensors' in f'{caught.value}'
     with pytest.raises(FileNotFoundError, match='check the path'): load_model(tmp_path/'missing.safetensors')
+
+
+# --- only what holes depend on ---------------------------------------------------------------------------------------------
+
+def attentive(name):
+    "A light network in which everything hears everything in its window, and says it loudly."
+    torch.manual_seed(0)
+    model = create_model(name).eval()
+    for key, weights in model.named_parameters():
+        if 'proj_spatial.weight' in key: torch.nn.init.normal_(weights, std=0.05)
+    for weights in model.to_image.parameters(): torch.nn.init.normal_(weights, std=0.03)
+    return model
+
+
+@pytest.mark.parametrize('name', ['light_inpaint_v1', 'light_video_inpaint_v1'])
+@pytest.mark.parametrize('size, share', [((64, 64), 1), ((97, 200), 0.02), ((33, 40), 0.05)])
+def test_what_holes_depend_on_equals_the_whole_picture(name, size, share):
+    model = attentive(name)
+    image = torch.rand(model.frames, 3, *size)
+    mask = (torch.nn.functional.interpolate(torch.rand(model.frames, 1, *(side // 8 + 1 for side in size)), size) < share).float()
+    x, soft = model.preprocess(image, mask)
+    with torch.no_grad():
+        whole, found = model(x, soft, skip_i2i_offset=True), model.infer(image, mask)
+        assert found.isfinite().all() and (found - whole).abs().max() < 1e-5
+        part = model.infer(image, mask, inner=(slice(16, 32), slice(8, 40)))[..., 16:32, 8:40]
+        assert (part - whole[..., 16:32, 8:40]).abs().max() < 1e-5
+        if share == 1: assert (whole - image).abs().max() > 0.3
+
+
+def test_what_no_hole_depends_on_is_not_computed():
+    "A value that is not a number, as far as the network can look and one window further, does no harm nearer by."
+    model = attentive('light_inpaint_v1')
+    image, mask = torch.rand(1, 3, 512, 512), torch.zeros(1, 1, 512, 512)
+    mask[..., 30:40, 20:24] = 1
+    expected = model.infer(image, mask)
+    image[..., 256:, :] = image[..., 256:] = torch.nan
+    found = model.infer(image, mask)
+    assert torch.equal(found[..., :256, :256], expected[..., :256, :256])

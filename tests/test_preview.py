@@ -14,6 +14,7 @@ from inpaint_nb.encoding import EncodingOptions
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.stereo import StereoModels, StereoOptions, save_picture
 from test_stereo import write_film
+from making import to_pixels
 
 LINE = '--checkpoint-file', 'repeat', '--gpu', '-1'
 
@@ -23,7 +24,7 @@ def films(tmp_path_factory) -> Path:
     "Two films, the first grows brighter; and a photo."
     root = tmp_path_factory.mktemp('films')
     for name, seed in (('a', 5), ('b', 6)):
-        frames = [(scene.image[0].permute(1, 2, 0) * 255).byte().numpy() for scene in random_clip(seed, 24, (96, 128))]
+        frames = [to_pixels(scene.image) for scene in random_clip(seed, 24, (96, 128))]
         for number, frame in enumerate(frames): frame[:32] = 10 * number
         write_film(root/f'{name}.mp4', frames)
     save_picture(random_scene(1, size=(48, 64)).image, root/'photo.png')

@@ -22,15 +22,12 @@ from inpaint_nb.operations import (
 )
 from inpaint_nb.scenes import random_clip, random_scene
 from inpaint_nb.sequences import VideoDataset, list_clip_records
-from making import make_image_records, make_video_records, options_of
+from making import contents, make_image_records, make_video_records, options_of, to_pixels
 
 
 def save_scene(path: Path, image: torch.Tensor):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((image[0].permute(1, 2, 0) * 255).byte().numpy()).save(path)
-
-
-def contents(folder): return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob('*')) if path.is_file()}
+    Image.fromarray(to_pixels(image)).save(path)
 
 
 @pytest.fixture(scope='session')
@@ -1106,7 +1103,7 @@ def test_scripts_of_the_guides(tmp_path, kind):
             stream = file.add_stream('mpeg4', rate=30, options={'qscale': '3'})
             stream.width, stream.height = 320, 240
             for scene in random_clip(len(name) + name.count('k'), 34, (240, 320)):
-                file.mux(stream.encode(av.VideoFrame.from_ndarray((scene.image[0].permute(1, 2, 0) * 255).byte().numpy())))
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(to_pixels(scene.image))))
             file.mux(stream.encode())
         (sources/'videos').mkdir(exist_ok=True)
         (sources/f'{name}.mp4').rename(sources/f'videos/{name}.webm')

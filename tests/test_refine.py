@@ -17,11 +17,7 @@ from inpaint_nb.show import photograph
 from inpaint_nb.stereo import StereoOptions, fill_views, inpaint_view, open_views, open_with, stereo_photo
 from inpaint_nb.warp import StereoViews
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 # --- borders ---------------------------------------------------------------------------------------------------------------

@@ -31,15 +31,11 @@ from inpaint_nb.warp import StereoViews
 from inpaint_nb.clips import open_clip
 from inpaint_nb.warp import forward_warp
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
 SHARED = Path(__file__).parents[2] / 'shared'
 CHECKPOINT = SHARED / 'reference/checkpoints/inpaint.light_inpaint_v1.pth'
 needs_checkpoint = pytest.mark.skipif(not CHECKPOINT.exists(), reason='the reference checkpoint is not beside the checkout')
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='module')

@@ -183,7 +183,7 @@ def through(data, tmp_path_factory):
 def test_resume_is_exact(data, tmp_path, through, stops, options):
     (history, expected), name = through(**options), options.get('arch', NAME)
     for number, stop in enumerate(stops):
-        with pytest.raises(Interrupted, match='--resume'): run(data, tmp_path, StopAfter(stop), resume=number > 0, **options)
+        with pytest.raises(Interrupted, match='`resume`'): run(data, tmp_path, StopAfter(stop), resume=number > 0, **options)
     assert lasting(run(data, tmp_path, resume=True, **options)) == history
     assert torch.equal(weights(tmp_path/f'{name}.checkpoint.pth'), expected)
     assert len(list(csv.DictReader(open(tmp_path/'loss.csv')))) == len(history)
@@ -226,7 +226,7 @@ def test_signals_to_a_process(data, tmp_path, through, options):
         while f'step {stop}' not in (line := process.stdout.readline()): assert line, (stop, process.wait())
         (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
         output = process.communicate('go on\n', timeout=240)[0]
-        if number != signal.SIGKILL: assert process.returncode == 130 and f'of {config.max_epoch}' in output and '--resume' in output
+        if number != signal.SIGKILL: assert process.returncode == 130 and f'of {config.max_epoch}' in output and '`resume`' in output
     assert lasting(run(data, tmp_path, resume=True, **options)) == history
     assert torch.equal(weights(tmp_path/f'{NAME}.checkpoint.pth'), expected)
 
@@ -562,7 +562,7 @@ def test_a_loss_sees_one_clip_at_a_time(clips):
     torch.testing.assert_close(both, sum(alone) / 2)
 
 def test_photo_settings_for_clips_are_refused(data, clips, tmp_path):
-    with pytest.raises(ValueError, match='given with --video'): run(data, tmp_path/'model', arch='light_video_inpaint_v1')
+    with pytest.raises(ValueError, match='given with `video`'): run(data, tmp_path/'model', arch='light_video_inpaint_v1')
     with pytest.raises(FileNotFoundError): run(data, tmp_path/'model', **VIDEO)
     with pytest.raises(FileNotFoundError): run(clips, tmp_path/'model')
     assert not (tmp_path/'model').exists()
@@ -827,13 +827,13 @@ def test_a_step_does_not_wait_for_the_device(data, tmp_path, monkeypatch):
 # ---- errors
 
 @pytest.mark.parametrize('options, message', [
-    (dict(batch_size=0), '--batch-size is 0'), (dict(loss='none'), "--loss is 'none'; it must be one of: "), (dict(optimizer='sgdd'), '--optimizer'),
-    (dict(scheduler='x'), '--scheduler'), (dict(amp_float='fp8'), '--amp-float'), (dict(arch='inpaint.big'), '--arch'), (dict(learning_rate=-1), '--learning-rate'),
-    (dict(max_epoch=0), '--max-epoch'), (dict(reset_state=True), '--resume'), (dict(num_workers=-1), '--num-workers'), (dict(loss='temporal_l1dct'), 'single pictures'),
-    (dict(ema_decay=1), '--ema-decay'), (dict(learning_rate_decay_step=()), '--learning-rate-decay-step'), (dict(learning_rate_decay_step=(0,)), '--learning-rate-decay-step'),
-    (dict(lpips_weights='vgg.pth'), '--lpips-weights'), (dict(momentum=-1), '--momentum'), (dict(warmup_epoch=float('nan')), '--warmup-epoch'),
-    (dict(seed=-7), '--seed'), (dict(gpu=-5), '--gpu'), (dict(clip_grad_norm=0), '--clip-grad-norm'), (dict(learning_rate=1e-9), '--learning-rate-cosine-min'),
-    (dict(optimizer='adamw_schedulefree', adam_beta1=0), 'above 0 for adamw_schedulefree'), (dict(optimizer='sgd_schedulefree', momentum=0), '--momentum')])
+    (dict(batch_size=0), '`batch_size` is 0'), (dict(loss='none'), "`loss` is 'none'; it must be one of: "), (dict(optimizer='sgdd'), '`optimizer`'),
+    (dict(scheduler='x'), '`scheduler`'), (dict(amp_float='fp8'), '`amp_float`'), (dict(arch='inpaint.big'), '`arch`'), (dict(learning_rate=-1), '`learning_rate`'),
+    (dict(max_epoch=0), '`max_epoch`'), (dict(reset_state=True), '`resume`'), (dict(num_workers=-1), '`num_workers`'), (dict(loss='temporal_l1dct'), 'single pictures'),
+    (dict(ema_decay=1), '`ema_decay`'), (dict(learning_rate_decay_step=()), '`learning_rate_decay_step`'), (dict(learning_rate_decay_step=(0,)), '`learning_rate_decay_step`'),
+    (dict(lpips_weights='vgg.pth'), '`lpips_weights`'), (dict(momentum=-1), '`momentum`'), (dict(warmup_epoch=float('nan')), '`warmup_epoch`'),
+    (dict(seed=-7), '`seed`'), (dict(gpu=-5), '`gpu`'), (dict(clip_grad_norm=0), '`clip_grad_norm`'), (dict(learning_rate=1e-9), '`learning_rate_cosine_min`'),
+    (dict(optimizer='adamw_schedulefree', adam_beta1=0), 'above 0 for adamw_schedulefree'), (dict(optimizer='sgd_schedulefree', momentum=0), '`momentum`')])
 def test_wrong_settings(data, tmp_path, options, message):
     with pytest.raises(ValueError) as error: run(data, tmp_path/'model', **options)
     assert message in str(error.value) and '\n' not in str(error.value)
@@ -852,7 +852,7 @@ def test_wrong_files(data, tmp_path):
 
 def test_a_model_alone_cannot_be_resumed(data, tmp_path):
     save_model(create_model(NAME), tmp_path/f'{NAME}.checkpoint.pth')
-    with pytest.raises(ValueError, match='--checkpoint-file'): run(data, tmp_path, resume=True)
+    with pytest.raises(ValueError, match='`checkpoint_file`'): run(data, tmp_path, resume=True)
 
 @pytest.mark.parametrize('workers', [0, 2])
 def test_records_smaller_than_the_crops(data, tmp_path, workers):

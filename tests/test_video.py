@@ -21,7 +21,7 @@ from inpaint_nb.frames import ClipError
 from inpaint_nb.clips import open_clip
 from inpaint_nb.sequences import VideoDataset, list_clip_records
 from inpaint_nb.video import ClipMaker, clip_note
-from making import make_video_records, options_of
+from making import contents, make_video_records, options_of, to_pixels
 from stopping import count_changes, run_and_stop
 
 VIDEOS = Path(__file__).parents[2]/'shared/data/videos'
@@ -29,7 +29,7 @@ LEGS = os.name == 'posix'
 
 
 def scene_frames(seed, number, size=(72, 96)):
-    return [(scene.image[0].permute(1, 2, 0) * 255).byte().numpy() for scene in random_clip(seed, number, size)]
+    return [to_pixels(scene.image) for scene in random_clip(seed, number, size)]
 
 
 def write(path, frames, rate=25, codec='libx264', pixels='yuv420p', times=None, turn=0, options=None, container=None):
@@ -62,9 +62,6 @@ FRAMES = scene_frames(7, 30)
 
 @pytest.fixture(scope='module')
 def clip(tmp_path_factory): return write(tmp_path_factory.mktemp('clip')/'clip.mp4', FRAMES)
-
-
-def contents(folder): return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob('*')) if path.is_file()}
 
 
 make = partial(make_video_records, prefix='t', model_type='Pseudo', seq=2, skip_interval=8, size=256, divergence_level=3, progress=False)
