@@ -95,7 +95,8 @@ def maker_parameters(
 # %% ../nbs/10_cli.ipynb #971fe69b
 KEEPERS = dict(status=('keeping', 'data_status'), verify=('keeping', 'verify_records'),
                clean=('operations', 'clean_records'), split=('operations', 'split_records'),
-               pack=('operations', 'pack_records'))  # room and function
+               pack=('operations', 'pack_records'),
+               sheet=('operations', 'sheet_records'))  # room and function
 RECORD_COMMANDS = dict(
     inpaint=('Make image records from folders of photos that hold train/ and eval/.',
              '-i photos -o data/images --prefix one --model-type Any_V2_S'),
@@ -109,7 +110,9 @@ RECORD_COMMANDS = dict(
     clean=('Remove all records of a prefix, and nothing else.', '--prefix one -o data/images'),
     split=('Move records of whole photos or clips from train/ to eval/.',
            '-i data/images --num-eval 200'),
-    pack=('Put all records into one file that loads fast, beside the PNG files.', '-i data/images'))
+    pack=('Put all records into one file that loads fast, beside the PNG files.', '-i data/images'),
+    sheet=('Write some records side by side into one picture, holes pink.',
+           '-i data/images --sheet records.png'))
 
 # %% ../nbs/10_cli.ipynb #6e99e5d4
 def record_parser() -> tuple[Parser, dict[str, Parser]]:
@@ -124,7 +127,8 @@ def record_parser() -> tuple[Parser, dict[str, Parser]]:
         commands[name].epilog = f'{NAMES} {commands[name].epilog}'
     for name, (room, function) in KEEPERS.items():
         parameters = room_parameters(room, function)
-        add_room(commands[name], parameters, short=dict(data_dir='-o -i'), leave=('progress',))
+        add_room(commands[name], parameters, short=dict(data_dir='-o -i', number='-n'),
+                 leave=('progress',))
     commands['clean'].add_argument('--yes', action='store_true', help='do not ask')
     commands['split'].add_argument('--undo', action='store_true', help='move back what was moved')
     add_room(commands['jobs'], room_parameters('operations', 'read_jobs'), positional='file')
@@ -253,6 +257,8 @@ def keep_records(
         count_workers(getattr(args, 'max_workers', None))
         if getattr(args, 'num_eval', 1) < 1:
             raise ValueError(f'number of records for eval must be 1 or more, not {args.num_eval}')
+        if getattr(args, 'number', 1) < 1:
+            raise ValueError(f'`number` must be 1 or more, not {args.number}')
     if command == 'clean':
         asked = (lambda question: True) if args.yes else agree
         found: Any = f'{keep.clean_records(**values, agree=asked)} files and folders removed'

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LISTS', 'files_of_prefix', 'clean_records', 'choose_sources', 'SplitSummary', 'split_records', 'undo_split',
            'job_lines', 'read_jobs', 'gave_nothing', 'JobsSummary', 'run_jobs', 'PackWriter', 'pack_folder',
-           'PackSummary', 'pack_records']
+           'PackSummary', 'pack_records', 'names_to_show', 'sheet_records']
 
 # %% ../nbs/09b_operations.ipynb #bb953d56
 import itertools, json, os, re, shutil, threading, zlib
@@ -14,19 +14,21 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from PIL import Image
 from tqdm.auto import tqdm
 
 from .crops import keyed_random
-from .datasets import list_records, read_record, record_stamps
+from .datasets import list_records, read_record, record_sheet, record_stamps
 from inpaint_nb.keeping import (
     RecordFolder, batches, belongs, counted, data_folders, line_label, line_source, moved_sources,
     read_line)
-from .common import count_workers, run_in_order
+from .common import count_workers, run_in_order, write_whole
 from .records import RecordSummary, read_split, record_label, write_journal
 from .sequences import list_clip_records
 
@@ -471,3 +473,33 @@ def pack_records(
     batches(folders)
     return PackSummary({folder.path: pack_folder(folder.path, max_workers, progress)
                         for folder in folders if folder.names})
+
+# %% ../nbs/09b_operations.ipynb #5b1e0c03
+def names_to_show(
+    folder: RecordFolder,
+) -> list[str]:  # as `record_sheet` takes them
+    "All picture records of a folder, or the first frame of each clip."
+    if not folder.video: return list_records(folder.path)
+    clips = {clip: list_records(folder.path/clip) for clip in list_clip_records(folder.path)}
+    return [f'{clip}/{frames[0]}' for clip, frames in clips.items() if frames]
+
+def sheet_records(
+    data_dir: str | Path,  # holds records, or train/ and eval/ with records
+    sheet: str | Path,  # PNG file to write
+    number: int = 24,  # records of each folder, at most, spread evenly
+) -> str:  # what was written
+    "Write some records side by side into one picture, their holes pink."
+    if Path(sheet).suffix.lower() != '.png':
+        raise ValueError(f'{sheet} does not end in .png; name a PNG file with `sheet`')
+    names = {folder.path: names_to_show(folder) for folder in data_folders(data_dir)}
+    parts = [record_sheet(path, shown, number) for path, shown in names.items() if shown]
+    if not parts: raise ValueError(f'no records in {data_dir}: make some first')
+    whole = Image.new('RGB', (parts[0].width, sum(part.height for part in parts)), 'white')
+    top = 0
+    for part in parts:
+        whole.paste(part, (0, top))
+        top += part.height
+    whole.save(buffer := BytesIO(), 'PNG')
+    write_whole(Path(sheet), buffer.getvalue())
+    shown = sum(min(number, len(found)) for found in names.values())
+    return f"{sheet}: {shown} of {counted(sum(map(len, names.values())), 'record')}"

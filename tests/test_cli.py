@@ -715,3 +715,14 @@ def test_a_long_load_is_said(monkeypatch, capsys):
     monkeypatch.setattr(torch.__spec__, '_initializing', False, raising=False)
     assert finish(lambda: time.sleep(0.5), 'go on', []) == 0
     assert capsys.readouterr().err == ''
+
+
+def test_sheet_of_records(tmp_path, records):
+    "Records side by side in one PNG file, whole or not at all."
+    sheet = tmp_path/'records.png'
+    done = run('inpaint_create_training_data', 'sheet', '-i', records, '--sheet', sheet, '-n', 3)
+    assert done.returncode == 0 and 'records.png: ' in done.stdout
+    with Image.open(sheet) as picture: assert picture.width == 6 * 160 and picture.height % 160 == 0
+    refused(2, 'inpaint_create_training_data', 'sheet', '-i', records, '--sheet', sheet, '-n', 0, says=['--number must be 1 or more'])
+    refused(1, 'inpaint_create_training_data', 'sheet', '-i', records, '--sheet', tmp_path/'sheet.jpg', says=['--sheet'])
+    assert [path.name for path in tmp_path.iterdir()] == ['records.png']
