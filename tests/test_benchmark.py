@@ -286,7 +286,7 @@ def test_frame_by_frame_or_all_at_once(records):
     case = clip_case(records / 'b', 2)
     photo, video = (create_model(name).eval() for name in ('light_inpaint_v1', 'light_video_inpaint_v1'))
     calls = []
-    for model in (photo, video): model.infer = lambda image, mask, model=model: (calls.append(len(image)), type(model).infer(model, image, mask))[1]
+    for model in (photo, video): model.infer = lambda image, mask, model=model, **wanted: (calls.append(len(image)), type(model).infer(model, image, mask, **wanted))[1]
     filled = [fill_case(case, model) for model in (photo, video)]
     assert calls == [1, 1, 2]
     assert (filled[1] - torch.where(video.soften(case.hole) > 0, type(video).infer(video, case.image, case.hole), case.image)).abs().max() < 1e-5
