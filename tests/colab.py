@@ -25,6 +25,16 @@ AROUND = {  # what runs the cells there, and what the packages above stand on
     'protobuf': '5.29.6', 'tokenizers': '0.22.2', 'fsspec': '2025.3.0', 'packaging': '26.2', 'setuptools': '75.2.0'}
 
 
+EXTRAS = {'07b_export.ipynb': 'export'}  # what a page needs besides, of settings.ini
+
+
+def install(name: str) -> str:
+    "The first cell of a page."
+    if name not in EXTRAS: return INSTALL
+    address = f'git+https://github.com/{REPOSITORY}'
+    return INSTALL.replace(address, f'"inpaint_nb[{EXTRAS[name]}] @ {address}"')
+
+
 def links(name: str) -> str:
     "Where a page opens in Colab, and where its notebook lies."
     path = f'github.com/{REPOSITORY}/blob/main/nbs/{name}'
@@ -46,7 +56,7 @@ def with_colab(page: dict, name: str) -> dict:
                     source=text.splitlines(keepends=True), **(dict(execution_count=None, outputs=[]) if kind == 'code' else {}))
     title, *others = page['cells']
     others = [cell for cell in others if not source(cell).startswith('[Open in Colab](') and "find_spec('inpaint_nb')" not in source(cell)]
-    return page | dict(cells=[title, new('markdown', links(name)), new('code', INSTALL), *others])
+    return page | dict(cells=[title, new('markdown', links(name)), new('code', install(name)), *others])
 
 
 def place():

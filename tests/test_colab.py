@@ -4,7 +4,7 @@ from configparser import ConfigParser
 from shlex import split
 
 import nbformat
-from colab import AROUND, INSTALL, PACKAGES, ROOT, run
+from colab import AROUND, EXTRAS, INSTALL, PACKAGES, ROOT, install, run
 from packaging.requirements import Requirement
 
 SETTINGS = ConfigParser(delimiters=['='])
@@ -48,3 +48,10 @@ for cell in (CELL, CELL.replace("'inpaint_nb'", "'a_package_that_nobody_wrote'")
 print(called)'''
     done = subprocess.run([sys.executable, '-c', code.replace('CELL', repr(INSTALL))], capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "['install -q git+https://github.com/inpaint-nb/inpaint_nb']", done.stderr
+
+
+def test_a_page_may_need_more():
+    "ONNX does not come with Colab: the page about it asks for it, by a name that settings.ini knows."
+    for name, extra in EXTRAS.items():
+        assert (ROOT/'nbs'/name).is_file() and f'{extra}_requirements' in SETTINGS['DEFAULT']
+        assert f'"inpaint_nb[{extra}] @ git+' in install(name)
