@@ -31,8 +31,10 @@ EXTRAS = {'07b_export.ipynb': 'export'}  # what a page needs besides, of setting
 def install(name: str) -> str:
     "The first cell of a page."
     if name not in EXTRAS: return INSTALL
-    address = f'git+https://github.com/{REPOSITORY}'
-    return INSTALL.replace(address, f'"inpaint_nb[{EXTRAS[name]}] @ {address}"')
+    line = f'git+https://github.com/{REPOSITORY}'
+    package = f"    package = '\"inpaint_nb[{EXTRAS[name]}] @ {line}\"'\n"
+    head, call = INSTALL.rsplit('\n', 1)
+    return f'{head}\n{package}' + call.replace(f"'install -q {line}'", "f'install -q {package}'")
 
 
 def links(name: str) -> str:
