@@ -161,6 +161,12 @@ class GatedMLP(nn.Module):
     ) -> Tensor:  # same shape
         "Each token becomes a weighted sum of the tokens of its window, plus a bias."
         return torch.addmm(self.proj_spatial.bias[:, None], self.proj_spatial.weight[:, :, 0], gate)
+    def mix_each(self,
+        gate: Tensor,  # n tokens anything, windows one by one
+    ) -> Tensor:  # same shape
+        "`mix` for each of several windows."
+        weight = self.proj_spatial.weight[:, :, 0].expand(len(gate), -1, -1)
+        return torch.baddbmm(self.proj_spatial.bias[:, None], weight, gate)
     def forward(self,
         x: Tensor,  # ... c
         norm1: nn.LayerNorm,  # of the tokens
@@ -219,10 +225,8 @@ class WindowMLP(nn.Module):
             return mix_windows(gate, self.window, self.gmlp.mix)[:, s:s + h, s:s + w]
         return self.gmlp(x, norm1, norm2, spread)
     def mix_whole(self, gate: Tensor) -> Tensor:
-        "Mix the gates n k k r of whole windows, one by one."
-        tokens, conv = gate.flatten(1, 2), self.gmlp.proj_spatial
-        weight = conv.weight[:, :, 0].expand(len(tokens), -1, -1)
-        return torch.baddbmm(conv.bias[:, None], weight, tokens).view(gate.shape)
+        "Mix the gates n k k r of whole windows."
+        return self.gmlp.mix_each(gate.flatten(1, 2)).view(gate.shape)
 
 # %% ../nbs/03b_light.ipynb #bcd29c61
 def linear_1x1(
@@ -405,8 +409,6 @@ def blocks_at(
         return (upscale(low.windows(half, windows), model.up)
                 + kept[0][last.places(windows, *size).rows])
     return do_share(steps[-1], read_last)
-
-
 
 # %% ../nbs/03b_light.ipynb #682ddea8
 class HoleInpainter(Inpainter):

@@ -47,9 +47,8 @@ class FrameMLP(nn.Module):
         gate: Tensor,  # n k k r, windows one by one, the frames of each together
     ) -> Tensor:  # n k k r
         "Mix the gates of whole windows."
-        tokens, conv = gate.view(-1, self.sides[0], gate[0].numel()), self.gmlp.proj_spatial
-        weight = conv.weight[:, :, 0].expand(len(tokens), -1, -1)
-        return torch.baddbmm(conv.bias[:, None], weight, tokens).view(gate.shape)
+        tokens = gate.view(-1, self.sides[0], gate[0].numel())
+        return self.gmlp.mix_each(tokens).view(gate.shape)
 
 # %% ../nbs/03c_light_video.ipynb #fea5ce95
 def time_block(

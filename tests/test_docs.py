@@ -158,11 +158,11 @@ def is_picture(output: dict) -> bool:
 
 
 def without_static_form(cells: list[dict]) -> list[str]:
-    "Widgets that a reader of the site would not see anything of: there is no stored picture within five cells."
+    "Widgets that a reader of the site would not see anything of: there is no stored picture within four cells."
     found = []
     for number, cell in enumerate(cells):
         if cell['cell_type'] != 'code' or not WIDGET.search(source(cell)): continue
-        near = cells[max(0, number - 5):number + 6]
+        near = cells[max(0, number - 4):number + 5]
         if not any(is_picture(output) for other in near for output in other.get('outputs', [])): found.append(source(cell))
     return found
 

@@ -125,7 +125,7 @@ def test_a_tile_that_overflows_is_filled_again(reads):
     "First in half precision, then in full."
     model, short, reads.truth = there(create_model, 'light_inpaint_v1').eval(), [], False  # no value is finite
     infer = model.infer
-    model.infer = lambda *part, **wanted: short.append(torch.is_autocast_enabled("cuda")) or infer(*part, **wanted)
+    model.infer = lambda *part, **wanted: short.append(torch.is_autocast_enabled('cuda')) or infer(*part, **wanted)
     image, mask = pictures(1, 128)
     whole = [((slice(0, 128), slice(0, 128)),) * 2]
     with mock.patch.object(stereo, 'tiles_to_fill', lambda *given: whole): stereo.inpaint_view(image, mask.float(), model)
