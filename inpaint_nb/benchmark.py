@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['WIDTHS', 'Score', 'Average', 'decibels', 'average_over_time', 'average_scores', 'by_width', 'average_widths',
            'Report', 'score_rows', 'width_rows', 'report_tables', 'text_table', 'markdown_table', 'show_report',
-           'report_record', 'finite', 'fill_case', 'local_lpips', 'frame_lpips', 'score_over_time', 'score_fill',
-           'StoppedEarly', 'judge_fills', 'judge_stereo', 'compare_fills', 'label', 'where_most_hole', 'ranked',
-           'case_strip', 'score_sheet', 'FlowPaths', 'fetch', 'optical_flow', 'follow', 'warping_errors',
+           'report_record', 'finite', 'fill_case', 'Borrower', 'local_lpips', 'frame_lpips', 'score_over_time',
+           'score_fill', 'StoppedEarly', 'judge_fills', 'judge_stereo', 'compare_fills', 'label', 'where_most_hole',
+           'ranked', 'case_strip', 'score_sheet', 'FlowPaths', 'fetch', 'optical_flow', 'follow', 'warping_errors',
            'warping_error', 'judge_clips', 'compare_clip_fills', 'load_fillers', 'BenchmarkOptions', 'run_benchmark',
            'time_fill', 'check_speed', 'measure_speed']
 
@@ -30,10 +30,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from .borrow import borrow_clip
 from .cases import (
     Case, Sources, clips_sources, scene_cases, spread_evenly, stereo_sources)
 from .depth import choose_device, use_device
-from .fills import FILLERS, Filler, hole_width
+from .fills import FILLERS, Filler, hole_width, repeat_background
 from .losses import LPIPS, VGG_URL, load_lpips
 from .scores import hole_flicker, hole_psnr, ssim_map
 from .common import write_whole
@@ -286,6 +287,21 @@ def fill_case(
     return torch.cat([inpaint_view(image.to(device), hole.to(device), filler)[0].cpu()
                       for image, hole in parts])
 
+# %% ../nbs/07_benchmark.ipynb #47b27765
+@dataclass(frozen=True)
+class Borrower:
+    "A filler of clips, and what other frames show."
+    filler: Filler | nn.Module
+    reach: int = 8  # frames before and after to look at
+    frames: int = 2  # it wants clips whole
+    def __call__(self,
+        image: Tensor,  # t 3 h w, 0..1, right views, in order
+        hole: Tensor,  # t 1 h w, 0 or 1
+    ) -> Tensor:  # t 3 h w
+        "Fill a clip."
+        whole = Case('', image, hole, image, hole > 0, hole == 0)
+        return borrow_clip(image, hole, fill_case(whole, self.filler), self.reach)
+
 # %% ../nbs/07_benchmark.ipynb #2e0aba59
 def local_lpips() -> LPIPS | None:  # None: its weights are not here
     "LPIPS without asking the network."
@@ -446,9 +462,9 @@ def score_sheet(
     report: Report,  # of these
     number: int = 12,  # of cases, at most
 ) -> Tensor:  # 1 3 h w, 0..1, to show or to save
-    "Cases from the worst to the best of the last network; where there is none of the first filler."
-    networks = [name for name, filler in fillers.items() if isinstance(filler, nn.Module)]
-    chosen = ranked(report, networks[-1] if networks else next(iter(fillers)), number)
+    "Cases from the worst to the best of the last one that is not of `FILLERS`, or of the first."
+    others = [name for name in fillers if name not in FILLERS]
+    chosen = ranked(report, others[-1] if others else next(iter(fillers)), number)
     return torch.cat([case_strip(sources[name](), fillers, report) for name in chosen], -2)
 
 # %% ../nbs/07_benchmark.ipynb #c119a877
@@ -557,14 +573,17 @@ def compare_clip_fills(
 def load_fillers(
     checkpoint_file: list[str] = (),  # of models; see `inpaint_nb.models.weights_file`
     device: torch.device | str = 'cpu',  # where models compute
-    video: bool = False,  # of `pretrained`: the one for clips, if there is one
+    video: bool = False,  # for clips: of `pretrained` the one for clips, if there is one
+    borrow_frames: int = 0,  # of clips, see `Borrower`; 0: do without
 ) -> dict[str, Filler | nn.Module]:  # by the name they get in the table
     "The classical fillers, and these models."
-    fillers = dict(FILLERS)
+    def for_clips(filler): return Borrower(filler, borrow_frames) if borrowing else filler
+    fillers, borrowing = dict(FILLERS), video and borrow_frames
+    if borrowing: fillers['repeat and borrow'] = for_clips(repeat_background)
     for file in checkpoint_file:
         path = weights_file(file, video=video)
         name = file if path != Path(file) or path.stem in fillers else path.stem
-        fillers[name] = load_model(path, map_location=str(device))[0]
+        fillers[name] = for_clips(load_model(path, map_location=str(device))[0])
     return fillers
 
 @dataclass(frozen=True)
@@ -576,8 +595,12 @@ class BenchmarkOptions:
     json: str | None = None  # file for all numbers
     sheet: str | None = None  # picture file for cases from the worst to the best (.png, .jpg)
     gpu: int = 0  # number of the GPU for models; -1, or no GPU there: CPU
+    # of clips: frames before and after each frame that models may see in its holes; 0: none
+    borrow_frames: int = 8
 
     def __post_init__(self):
+        if self.borrow_frames < 0:
+            raise ValueError(f'borrow frames is 0 or more, not {self.borrow_frames}')
         if self.sheet and Path(self.sheet).suffix.lower() not in ('.png', '.jpg', '.jpeg'):
             raise ValueError(f'{self.sheet}: a sheet is written as .png, .jpg or .jpeg')
 
@@ -591,7 +614,8 @@ def run_benchmark(
     video: bool = False,  # the cases are clips
 ) -> Report:  # also written where the options say
     "Judge all fillers on all cases."
-    fillers = load_fillers(options.checkpoint_file, use_device(choose_device(options.gpu)), video)
+    fillers = load_fillers(options.checkpoint_file, use_device(choose_device(options.gpu)), video,
+                           options.borrow_frames)
     lpips = local_lpips()
     stopped = None
     with tqdm(sources.values(), 'judging', unit=' cases', disable=not progress) as bar:
@@ -600,6 +624,9 @@ def run_benchmark(
     if stopped and not report.scores: raise KeyboardInterrupt from stopped
     notes = [report.notes] if report.notes else []
     if lpips is None: notes.insert(0, 'no column for LPIPS: its weights are not here')
+    if 'repeat and borrow' in fillers:
+        notes.append(f'{", ".join(name for name in fillers if name not in FILLERS)}: with what '
+                     f'{options.borrow_frames} frames before and after show of the holes')
     if stopped: notes.append(f'stopped after {len(report.seen)} of {len(sources)} cases')
     report = replace(report, command=command, whole=whole, notes='\n'.join(notes))
     record = json.dumps(report_record(report), indent=1)

@@ -209,13 +209,14 @@ def fill_opened(
     model: nn.Module | None,  # for photos, or for clips: then the pictures are the frames of one
     overlap: int = 3,  # see `fill_stream`
     max_width: int | None = None,  # see `inpaint_view`
+    borrow_frames: int = 8,  # of a clip, see `fill_stream`
 ) -> StereoViews:  # masks: how much of each pixel was made up
     "The same views, their holes filled."
     if model is None or model.frames == 1: return fill_views(opened, model, max_width=max_width)
     number = len(opened.left)
     parts = [[None] * number if part is None else part.split(1) for part in opened]
     frames = (StereoViews(*frame) for frame in zip(*parts))
-    filled = fill_stream(frames, model, overlap, max_width=max_width)
+    filled = fill_stream(frames, model, overlap, False, max_width, borrow_frames)
     return StereoViews(*(None if part[0] is None else torch.cat(part) for part in zip(*filled)))
 
 # %% ../nbs/06d_python.ipynb #c864591f
@@ -253,7 +254,7 @@ def make_views(
         image, depth, model, divergence, convergence, view, device, settings)
     network = inpainter_of(model, opened.left.device)
     filled = fill_opened(opened, network, options.inpaint_overlap_frames,
-                         options.inpaint_max_width)
+                         options.inpaint_max_width, options.borrow_frames)
     return _handed_back(filled, form)
 
 # %% ../nbs/06d_python.ipynb #e1c2ecba
@@ -279,10 +280,12 @@ def fill(
     eye: Literal['right', 'left'] = 'right',  # side on which the background of each hole lies
     device: str | torch.device | None = None,  # where to compute; None: a GPU if there is one
     inpaint_max_width: int | None = None,  # fill at this width at most; None: the picture's
+    borrow_frames: int = 8,  # of a network for clips: frames to look at before and after each
 ) -> Picture:  # of the picture's kind
     "A picture with its holes filled."
     if inpaint_max_width is not None:
         check_limits('inpaint_max_width', inpaint_max_width, *STEREO_LIMITS['inpaint_max_width'])
+    check_limits('borrow_frames', borrow_frames, *STEREO_LIMITS['borrow_frames'])
     if eye not in ('right', 'left'): raise ValueError(f'eye is right or left, not {eye!r}')
     planes, form = take_picture(image)
     mask, _ = take_picture(hole, 'hole', 1)
@@ -293,4 +296,5 @@ def fill(
     planes, mask = planes.to(device), (mask > 0).float().to(device)
     network = inpainter_of(model, device)
     views = StereoViews(planes, planes, *((mask, None) if eye == 'left' else (None, mask)))
-    return hand_back(getattr(fill_opened(views, network, max_width=inpaint_max_width), eye), form)
+    filled = fill_opened(views, network, 3, inpaint_max_width, borrow_frames)
+    return hand_back(getattr(filled, eye), form)

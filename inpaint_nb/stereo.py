@@ -356,7 +356,7 @@ STEREO_LIMITS = {  # field of `StereoOptions`: least and most
     'divergence': (0, 100), 'convergence': (0, 1), 'quality': (1, 100), 'crf': (0, 51),
     'inner_dilation': (0, math.inf), 'outer_dilation': (0, math.inf),
     'depth_refine': (0, math.inf), 'inpaint_max_width': (64, math.inf),
-    'inpaint_overlap_frames': (0, math.inf)}
+    'inpaint_overlap_frames': (0, math.inf), 'borrow_frames': (0, math.inf)}
 
 def check_limits(
     name: str,  # of a field, for the message
@@ -414,6 +414,8 @@ class StereoOptions(WhatToUse):
     preserve_screen_border: bool = False  # no disparity at the left and right border: stretch there
     inpaint_max_width: int | None = None  # fill at this width at most; default: the picture's
     inpaint_overlap_frames: int = 3  # frames in which the windows of a network for clips overlap
+    # frames before and after each frame of a clip that may show what is in its holes; 0: none
+    borrow_frames: int = 8
     quality: int = 95  # of a JPEG, 1 to 100
     crf: int = 18  # of a clip, 0 (best, largest file) to 51
     fps: float = 30.0  # frames per second of a folder of frames; a video file has its own
