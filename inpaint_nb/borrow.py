@@ -11,6 +11,9 @@ __all__ = ['STRIP', 'HoledFrame', 'holed_frame', 'view_motion', 'move_points', '
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import closing
+from functools import partial
+from threading import Event
 from typing import NamedTuple
 
 import cv2
@@ -19,6 +22,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from .common import count_workers, run_in_order
 from .fills import beyond_edge
 
 # %% ../nbs/01j_borrow.ipynb #8bece3e2
@@ -134,9 +138,10 @@ def strip_difference(
 ) -> np.ndarray:  # m, float32, 0..1; 1 where too little is known
     "How much strips differ where both are known."
     both = (colours[..., 3] == 255) & (others[..., 3] == 255)
-    steps = np.abs(colours[..., :3].astype(np.int16) - others[..., :3]).sum(-1) * both
+    steps = np.abs(colours[..., :3] - others[..., :3].astype(np.float32))
     known = both.sum(-1)
-    return np.where(known > 4, steps.sum(-1) / (765 * known.clip(1)), 1).astype(np.float32)
+    sums = np.einsum('mkc,mk->m', steps, both.astype(np.float32))
+    return np.where(known > 4, sums / (765 * known.clip(1)), 1).astype(np.float32)
 
 def follow_edges(
     frame: HoledFrame,
@@ -174,12 +179,12 @@ def borrow(
     for distance, other, motion in others if len(edges.pixel) else ():
         shift, difference = follow_edges(frame, other, edges, motion)
         place = move_points(edges.pixel, motion) + shift[edges.number]
-        shown = read_at(other.pixels, place)
-        background = read_at(other.behind, place, cv2.INTER_NEAREST) > 0
-        vote = np.exp(-(difference / 0.04) ** 2)[edges.number] / distance ** 0.5
-        vote = vote * (background & (shown[:, 3] == 255))
-        colours += shown[:, :3] * vote[:, None]
-        weight += vote
+        seen = (read_at(other.behind, place, cv2.INTER_NEAREST) > 0).nonzero()[0]
+        shown = read_at(other.pixels, place[seen])
+        vote = np.exp(-(difference / 0.04) ** 2)[edges.number[seen]] / distance ** 0.5
+        vote = vote * (shown[:, 3] == 255)
+        colours[seen] += shown[:, :3] * vote[:, None]
+        weight[seen] += vote
     colours /= 255 * np.maximum(weight, 1e-9)[:, None]
     column, row = edges.pixel.T.astype(int)
     return Borrowed(row, column, colours, weight / (weight + np.float32(0.3)))
@@ -216,18 +221,20 @@ def borrowing(
     pictures: Iterable[tuple[Tensor, Tensor]],  # right views 1 3 h w and holes 1 1 h w, in order
     reach: int = 8,  # frames before and after to look at
 ) -> Iterator[Borrowed]:  # of each frame
-    "Look up the holes of each frame of a clip."
-    frames, motions, place = deque(), deque(), 0
-    for picture in itertools.chain(pictures, [None] * reach):
-        if picture is not None:
-            frames.append(holed_frame(*picture))
-            if len(frames) > 1: motions.append(view_motion(frames[-2], frames[-1]))
-        if place < len(frames) and (picture is None or len(frames) - place > reach):
-            yield borrow(frames[place], others_around(frames, motions, place))
-            place += 1
-        if place > reach:
-            frames.popleft(), motions.popleft()
-            place -= 1
+    "Look up the holes of each frame of a clip, in threads."
+    def jobs():
+        frames, motions, place = deque(), deque(), 0
+        for picture in itertools.chain(pictures, [None] * reach):
+            if picture is not None:
+                frames.append(holed_frame(*picture))
+                if len(frames) > 1: motions.append(view_motion(frames[-2], frames[-1]))
+            if place < len(frames) and (picture is None or len(frames) - place > reach):
+                yield partial(borrow, frames[place], [*others_around(frames, motions, place)])
+                place += 1
+            if place > reach:
+                frames.popleft(), motions.popleft()
+                place -= 1
+    with closing(run_in_order(jobs(), min(count_workers(), 4), Event())) as found: yield from found
 
 def borrow_clip(
     image: Tensor,  # t 3 h w, 0..1, right views, in order
