@@ -235,6 +235,8 @@ def borrowing(
 ) -> Iterator[Borrowed]:  # of each frame
     "Look up the holes of each frame of a clip, in threads."
     if reach < 0: raise ValueError(f'reach is 0 or more frames, not {reach}')
+    stop = Event()
+    def while_wanted(others): return itertools.takewhile(lambda _: not stop.is_set(), others)
     def jobs():
         frames, motions, place = deque(), deque(), 0
         for picture in itertools.chain(pictures, itertools.repeat(None)):
@@ -243,13 +245,14 @@ def borrowing(
                 if len(frames) > 1: motions.append(view_motion(frames[-2], frames[-1]))
             elif place == len(frames): return
             if place < len(frames) and (picture is None or len(frames) - place > reach):
-                yield partial(borrow, frames[place], [*others_around(frames, motions, place)])
+                others = [*others_around(frames, motions, place)]
+                yield partial(borrow, frames[place], while_wanted(others))
                 place += 1
             if place > reach:
                 frames.popleft()
                 if motions: motions.popleft()
                 place -= 1
-    with closing(run_in_order(jobs(), min(count_workers(), 4), Event())) as found: yield from found
+    with closing(run_in_order(jobs(), min(count_workers(), 4), stop)) as found: yield from found
 
 def borrow_clip(
     image: Tensor,  # t 3 h w, 0..1, right views, in order

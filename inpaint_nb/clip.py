@@ -14,7 +14,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -173,12 +173,14 @@ def borrow_views(
         for views in stream:
             yield tuple(turned(getattr(views, name), eye) for name in (eye, f'{eye}_mask'))
     streams = split_stream(itertools.chain([first], opened), len(eyes))
-    found = [borrowing(pictures(*pair), reach) for pair in zip(streams, eyes)]
-    for views, *all_borrowed in zip(filled, *found):
-        for eye, borrowed in zip(eyes, all_borrowed):
-            mixed = turned(mix_borrowed(turned(getattr(views, eye), eye), borrowed), eye)
-            views = views._replace(**{eye: mixed})
-        yield views
+    with ExitStack() as stack:  # no thread of either eye works on when this ends
+        found = [stack.enter_context(closing(borrowing(pictures(*pair), reach)))
+                 for pair in zip(streams, eyes)]
+        for views, *all_borrowed in zip(filled, *found):
+            for eye, borrowed in zip(eyes, all_borrowed):
+                mixed = turned(mix_borrowed(turned(getattr(views, eye), eye), borrowed), eye)
+                views = views._replace(**{eye: mixed})
+            yield views
 
 # %% ../nbs/06a_clip.ipynb #e6f38b2a
 def fill_stream(
