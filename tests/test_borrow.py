@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-import inpaint_nb as inb
 from commands import run
 from inpaint_nb import borrow as page, clip as clips, common, writing
 from inpaint_nb.borrow import borrow_clip, borrowing, holed_frame, is_plausible, view_motion
 from inpaint_nb.clip import fill_stream, stereo_clip
 from inpaint_nb.clips import open_clip
+from inpaint_nb.face import fill, make_views
 from inpaint_nb.fills import repeat_background
 from inpaint_nb.stereo import save_picture
 from inpaint_nb.stereo import StereoOptions, load_inpainter, open_with
@@ -225,17 +225,21 @@ def test_looking_up_stops_in_the_middle(monkeypatch):
 
 @pytest.fixture(scope='module')
 def film(tmp_path_factory):
-    "A folder of frames: shots of 14 and 11, and one of a single frame."
-    folder = tmp_path_factory.mktemp('film')
+    "A folder of frames, shots of 14 and 11 and one of a single frame, with their depth beside it."
+    folder = tmp_path_factory.mktemp('film')/'frames'
+    folder.mkdir(), (folder.parent/'depth').mkdir()
     backgrounds, card = (texture(11, (48, 140)), 255 - texture(12, (48, 140)) // 2, 0 * texture(13, (48, 140)) + 30), texture(14, (24, 20))
     for number, (shot, t) in enumerate((shot, t) for shot, frames in enumerate((14, 11, 1)) for t in range(frames)):
         pixels = backgrounds[shot][:, 2 * t:2 * t + 80].copy()
         pixels[16:40, 10 + 3 * t:30 + 3 * t] = card
         save_picture(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, folder/f'{number:03}.png')
+        depth = np.zeros((48, 80), np.float32)
+        depth[16:40, 10 + 3 * t:30 + 3 * t] = 1
+        np.save(folder.parent/f'depth/{number:03}.npy', depth)
     return folder
 
 
-WHOLE = OPTIONS | dict(checkpoint_file='repeat', format='full_sbs', divergence=5.0)
+WHOLE = OPTIONS | dict(checkpoint_file='repeat', format='full_sbs', divergence=8.0)
 
 
 def test_nothing_crosses_a_cut(film, tmp_path, monkeypatch):
@@ -246,22 +250,27 @@ def test_nothing_crosses_a_cut(film, tmp_path, monkeypatch):
             lengths[-1] += 1
             yield frame
     monkeypatch.setattr(clips, 'borrow_views', noted)
-    together, = stereo_clip(film, tmp_path/'together.mkv', **WHOLE)
+    depth = film.parent/'depth'
+    together, = stereo_clip(film, tmp_path/'together.mkv', depth_file=depth, **WHOLE)
     assert lengths == [14, 11, 1]
     alone, files = [], sorted(film.iterdir())
     for name, part in dict(a=files[:14], b=files[14:25], c=files[25:]).items():
         (tmp_path/name).mkdir()
-        for file in part: (tmp_path/name/file.name).symlink_to(file)
-        made, = stereo_clip(tmp_path/name, tmp_path/f'{name}.mkv', **WHOLE)
+        (tmp_path/f'depth {name}').mkdir()
+        for file in part:
+            (tmp_path/name/file.name).symlink_to(file)
+            (tmp_path/f'depth {name}/{file.stem}.npy').symlink_to(depth/f'{file.stem}.npy')
+        made, = stereo_clip(tmp_path/name, tmp_path/f'{name}.mkv', depth_file=tmp_path/f'depth {name}', **WHOLE)
         alone += pictures(made)
     assert pictures(together) == alone
-    plain, = stereo_clip(film, tmp_path/'plain.mkv', **WHOLE | dict(borrow_frames=0))
-    assert pictures(plain) != alone and pictures(plain)[-1] == alone[-1]
+    plain, = stereo_clip(film, tmp_path/'plain.mkv', depth_file=depth, **WHOLE | dict(borrow_frames=0))
+    same = [*map(bytes.__eq__, pictures(plain), alone)]
+    assert same[25] and not any(same[3:12]) and not any(same[16:23])
 
 
 def test_goes_on_with_what_it_would_have_borrowed(film, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, 'PART_FRAMES', 8)
-    options = WHOLE | dict(borrow_frames=3)
+    options = WHOLE | dict(borrow_frames=3, depth_file=str(film.parent/'depth'))
     whole, = stereo_clip(film, tmp_path/'whole.mkv', **options)
     assert kill_at(12, film, tmp_path/'out.mkv', options) < 0 and kill_at(13, film, tmp_path/'out.mkv', options) < 0
     assert pictures(stereo_clip(film, tmp_path/'out.mkv', **options)[0]) == pictures(whole)
@@ -269,7 +278,7 @@ def test_goes_on_with_what_it_would_have_borrowed(film, tmp_path, monkeypatch):
 
 def test_depth_formats_look_at_no_other_frame(film, tmp_path, monkeypatch):
     monkeypatch.delattr(clips, 'borrow_views')
-    made, = stereo_clip(film, tmp_path/'depth.mkv', **WHOLE | dict(format='rgbd'))
+    made, = stereo_clip(film, tmp_path/'depth.mkv', depth_file=film.parent/'depth', **WHOLE | dict(format='rgbd'))
     assert len(open_clip(made)) == 26
 
 
@@ -281,7 +290,7 @@ def test_numbers_that_make_no_sense(film, tmp_path):
             done = run(program, *line, '--borrow-frames', number)
             assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and 'borrow' in done.stderr, done
     pixels, hole = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), np.uint8)
-    for wrong in (lambda: StereoOptions(borrow_frames=-1), lambda: inb.fill(pixels, hole, 'repeat', borrow_frames=-1), lambda: next(borrowing([], -1)),
-                  lambda: inb.make_views(pixels, hole, model='repeat', borrow_frames=-1), lambda: [*fill_stream(views(2), borrow_frames=-1)]):
+    for wrong in (lambda: StereoOptions(borrow_frames=-1), lambda: fill(pixels, hole, 'repeat', borrow_frames=-1), lambda: next(borrowing([], -1)),
+                  lambda: make_views(pixels, hole, model='repeat', borrow_frames=-1), lambda: [*fill_stream(views(2), borrow_frames=-1)]):
         with pytest.raises(ValueError, match='0 or more'): wrong()
     assert not [*tmp_path.iterdir()]
