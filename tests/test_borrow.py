@@ -268,9 +268,10 @@ def test_nothing_crosses_a_cut(film, tmp_path, monkeypatch):
     assert same[25] and not any(same[3:12]) and not any(same[16:23])
 
 
-def test_goes_on_with_what_it_would_have_borrowed(film, tmp_path, monkeypatch):
+@pytest.mark.parametrize('network, reach', [('repeat', 3), *[pytest.param(network, reach, marks=pytest.mark.long) for network in NETWORKS for reach in (1, 8)]])
+def test_goes_on_with_what_it_would_have_borrowed(film, tmp_path, monkeypatch, network, reach):
     monkeypatch.setattr(writing, 'PART_FRAMES', 8)
-    options = WHOLE | dict(borrow_frames=3, depth_file=str(film.parent/'depth'))
+    options = WHOLE | dict(checkpoint_file=network, borrow_frames=reach, depth_file=str(film.parent/'depth'))
     whole, = stereo_clip(film, tmp_path/'whole.mkv', **options)
     assert kill_at(12, film, tmp_path/'out.mkv', options) < 0 and kill_at(13, film, tmp_path/'out.mkv', options) < 0
     assert pictures(stereo_clip(film, tmp_path/'out.mkv', **options)[0]) == pictures(whole)
