@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STRIP', 'HoledFrame', 'holed_frame', 'view_motion', 'move_points', 'read_at', 'BackgroundEdges', 'find_edges',
-           'followed_shifts', 'strip_difference', 'follow_edges', 'Borrowed', 'borrow', 'mix_borrowed', 'others_around',
+           'strip_difference', 'followed_shifts', 'follow_edges', 'Borrowed', 'borrow', 'mix_borrowed', 'others_around',
            'borrowing', 'borrow_clip']
 
 # %% ../nbs/01j_borrow.ipynb #fa5a3e20
@@ -40,9 +40,10 @@ def holed_frame(
     image, hole = image.float().cpu(), hole.cpu() > 0
     known = ~hole[0, 0].numpy()
     column = np.arange(known.shape[1])
-    left = np.maximum.accumulate(np.where(known, -len(column), column), 1)
-    right = np.minimum.accumulate(np.where(known, 2 * len(column), column)[:, ::-1], 1)[:, ::-1]
-    behind = known & (left >= 0) & (column - left < right - column)
+    hole_left = np.maximum.accumulate(np.where(known, -len(column), column), 1)
+    hole_right = np.where(known, 2 * len(column), column)
+    hole_right = np.minimum.accumulate(hole_right[:, ::-1], 1)[:, ::-1]
+    behind = known & (hole_left >= 0) & (column - hole_left < hole_right - column)
     def eight_bit(picture): return picture.clamp(0, 1).mul(255).round().byte().numpy()
     pixels = np.empty((*known.shape, 4), np.uint8)
     pixels[..., :3], pixels[..., 3] = eight_bit(image[0].permute(1, 2, 0)), 255 * known
@@ -90,12 +91,12 @@ def read_at(
 # %% ../nbs/01j_borrow.ipynb #11d1c3f6
 class BackgroundEdges(NamedTuple):
     "Where the background begins on the right of holes: m places of n hole pixels."
-    pixel: np.ndarray  # n 2, float32, column and row of each hole pixel that has one in its row
-    number: np.ndarray  # n, of its edge
-    point: np.ndarray  # m 2, float32, to follow
-    strip: np.ndarray  # m 16 2, float32, places to compare
-    colours: np.ndarray  # m 16 4, uint8, of the strip
-    nearest: np.ndarray  # m k, numbers of the edges nearest to each, itself among them
+    pixel: np.ndarray  # n 2, float32, column and row of each hole pixel that has an edge
+    number: np.ndarray  # n, of its edge, 0..m-1
+    point: np.ndarray  # m 2, float32, column and row, to follow
+    strip: np.ndarray  # m 16 2, float32, column and row of the places to compare
+    colours: np.ndarray  # m 16 4, uint8, of the strip, and 255 where they are known
+    nearest: np.ndarray  # m k, the k edges (up to 25) closest to each, itself among them
 
 STRIP = np.stack(np.meshgrid([1, 3, 5, 7], [-3, -1, 1, 3]), -1).reshape(-1, 2).astype(np.float32)
 
@@ -118,6 +119,18 @@ def find_edges(
                            read_at(frame.pixels, strip), nearest)
 
 # %% ../nbs/01j_borrow.ipynb #ca96f80d
+def strip_difference(
+    colours: np.ndarray,  # m k 4, uint8, of strips
+    others: np.ndarray,  # m k 4, uint8
+) -> np.ndarray:  # m, float32, 0..1; 1 where too little is known
+    "How much strips differ where both are known."
+    both = (colours[..., 3] == 255) & (others[..., 3] == 255)
+    steps = np.abs(colours[..., :3] - others[..., :3].astype(np.float32))
+    known = both.sum(-1)
+    sums = np.einsum('mkc,mk->m', steps, both.astype(np.float32))
+    return np.where(known > 4, sums / (765 * known.clip(1)), 1).astype(np.float32)
+
+# %% ../nbs/01j_borrow.ipynb #cb5acff5
 def followed_shifts(
     frame: HoledFrame,
     other: HoledFrame,
@@ -131,17 +144,6 @@ def followed_shifts(
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW, minEigThreshold=1e-3)
     shift = found - start
     return shift * ((followed > 0) & (abs(shift).max(1, keepdims=True) < 8))
-
-def strip_difference(
-    colours: np.ndarray,  # m k 4, uint8, of strips
-    others: np.ndarray,  # m k 4, uint8
-) -> np.ndarray:  # m, float32, 0..1; 1 where too little is known
-    "How much strips differ where both are known."
-    both = (colours[..., 3] == 255) & (others[..., 3] == 255)
-    steps = np.abs(colours[..., :3] - others[..., :3].astype(np.float32))
-    known = both.sum(-1)
-    sums = np.einsum('mkc,mk->m', steps, both.astype(np.float32))
-    return np.where(known > 4, sums / (765 * known.clip(1)), 1).astype(np.float32)
 
 def follow_edges(
     frame: HoledFrame,
@@ -159,7 +161,7 @@ def follow_edges(
     every = np.arange(len(best))
     return answers[best, every], differences[best, every]
 
-# %% ../nbs/01j_borrow.ipynb #d3d82ac1
+# %% ../nbs/01j_borrow.ipynb #54e12d3f
 class Borrowed(NamedTuple):
     "What other frames show in the holes of a frame: n pixels."
     row: np.ndarray  # n
@@ -169,10 +171,10 @@ class Borrowed(NamedTuple):
 
 def borrow(
     frame: HoledFrame,
-    # frames between the two, the other frame, and the motion 3 3 of the view from the frame to it
+    # how many frames later or earlier (1 or more), that frame, the motion 3 3 of the view to it
     others: Iterable[tuple[int, HoledFrame, np.ndarray]],
 ) -> Borrowed:
-    "Look up the holes of a frame in other frames."
+    "Look up the holes of a frame in other frames, and let them vote."
     edges = find_edges(frame)
     colours = np.zeros((len(edges.pixel), 3), np.float32)
     weight = np.zeros(len(edges.pixel), np.float32)
@@ -189,6 +191,7 @@ def borrow(
     column, row = edges.pixel.T.astype(int)
     return Borrowed(row, column, colours, weight / (weight + np.float32(0.3)))
 
+# %% ../nbs/01j_borrow.ipynb #b01502f4
 def mix_borrowed(
     filled: Tensor,  # 1 3 h w, 0..1
     borrowed: Borrowed,  # of the same frame
@@ -201,13 +204,13 @@ def mix_borrowed(
     out[0, :, *place] = filled[0, :, *place].lerp(colours, trust)
     return out
 
-# %% ../nbs/01j_borrow.ipynb #b01502f4
+# %% ../nbs/01j_borrow.ipynb #d992054d
 def others_around(
     frames: deque[HoledFrame],
-    motions: deque[np.ndarray],  # of the view, from each to the next
-    place: int,  # of the frame in question
+    motions: deque[np.ndarray],  # each 3 3, of the view, from each frame to the next
+    place: int,  # of the frame in question, from 0
 ) -> Iterator[tuple[int, HoledFrame, np.ndarray]]:  # for `borrow`
-    "The frames after and before a frame, nearest first, each with the motion of the view to it."
+    "The frames after a frame, then those before it, each with the motion of the view to it."
     motion = np.eye(3)
     for other in range(place + 1, len(frames)):
         motion = motions[other - 1] @ motion
@@ -217,6 +220,7 @@ def others_around(
         motion = np.linalg.inv(motions[other]) @ motion
         yield place - other, frames[other], motion
 
+# %% ../nbs/01j_borrow.ipynb #d2d2f1be
 def borrowing(
     pictures: Iterable[tuple[Tensor, Tensor]],  # right views 1 3 h w and holes 1 1 h w, in order
     reach: int = 8,  # frames before and after to look at
@@ -232,7 +236,8 @@ def borrowing(
                 yield partial(borrow, frames[place], [*others_around(frames, motions, place)])
                 place += 1
             if place > reach:
-                frames.popleft(), motions.popleft()
+                frames.popleft()
+                if motions: motions.popleft()
                 place -= 1
     with closing(run_in_order(jobs(), min(count_workers(), 4), Event())) as found: yield from found
 
