@@ -293,7 +293,7 @@ class Borrower:
     "A filler of clips, and what other frames show."
     filler: Filler | nn.Module
     reach: int = 8  # frames before and after to look at
-    frames: int = 2  # it wants clips whole
+    frames: int = 2  # more than one: it is given whole clips
     def __call__(self,
         image: Tensor,  # t 3 h w, 0..1, right views, in order
         hole: Tensor,  # t 1 h w, 0 or 1
@@ -586,6 +586,7 @@ def load_fillers(
         fillers[name] = for_clips(load_model(path, map_location=str(device))[0])
     return fillers
 
+# %% ../nbs/07_benchmark.ipynb #bf36ebc1
 @dataclass(frozen=True)
 class BenchmarkOptions:
     "What all kinds of benchmarks have in common."

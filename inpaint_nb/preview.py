@@ -57,7 +57,7 @@ class PreviewFrame(NamedTuple):
     took: float  # seconds of work
 
 def _look_around(opened: StereoViews, reach: int):
-    "As much work as what other frames show of one, without other frames."
+    "The work of looking up one frame in others, done with the frame itself in their place."
     eyes = ((opened.left, opened.left_mask), (opened.right, opened.right_mask))
     for view, mask in eyes if reach else ():
         if mask is None: continue
