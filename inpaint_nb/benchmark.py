@@ -8,8 +8,8 @@ __all__ = ['WIDTHS', 'Score', 'Average', 'decibels', 'average_over_time', 'avera
            'report_record', 'finite', 'fill_case', 'Borrower', 'local_lpips', 'frame_lpips', 'score_over_time',
            'score_fill', 'StoppedEarly', 'judge_fills', 'judge_stereo', 'compare_fills', 'label', 'where_most_hole',
            'ranked', 'case_strip', 'score_sheet', 'FlowPaths', 'fetch', 'optical_flow', 'follow', 'warping_errors',
-           'warping_error', 'judge_clips', 'compare_clip_fills', 'load_fillers', 'BenchmarkOptions', 'run_benchmark',
-           'time_fill', 'check_speed', 'measure_speed']
+           'warping_error', 'judge_clips', 'compare_clip_fills', 'load_fillers', 'BenchmarkOptions',
+           'ClipBenchmarkOptions', 'run_benchmark', 'time_fill', 'check_speed', 'measure_speed']
 
 # %% ../nbs/07_benchmark.ipynb #e5daf552
 import importlib.util
@@ -293,7 +293,7 @@ class Borrower:
     "A filler of clips, and what other frames show."
     filler: Filler | nn.Module
     reach: int = 8  # frames before and after to look at
-    frames: int = 2  # it wants clips whole
+    frames: int = 2  # more than one: it is given whole clips
     def __call__(self,
         image: Tensor,  # t 3 h w, 0..1, right views, in order
         hole: Tensor,  # t 1 h w, 0 or 1
@@ -586,6 +586,7 @@ def load_fillers(
         fillers[name] = for_clips(load_model(path, map_location=str(device))[0])
     return fillers
 
+# %% ../nbs/07_benchmark.ipynb #bf36ebc1
 @dataclass(frozen=True)
 class BenchmarkOptions:
     "What all kinds of benchmarks have in common."
@@ -595,27 +596,35 @@ class BenchmarkOptions:
     json: str | None = None  # file for all numbers
     sheet: str | None = None  # picture file for cases from the worst to the best (.png, .jpg)
     gpu: int = 0  # number of the GPU for models; -1, or no GPU there: CPU
-    # of clips: frames before and after each frame that models may see in its holes; 0: none
+
+    def __post_init__(self):
+        if self.sheet and Path(self.sheet).suffix.lower() not in ('.png', '.jpg', '.jpeg'):
+            raise ValueError(f'{self.sheet}: a sheet is written as .png, .jpg or .jpeg')
+
+@dataclass(frozen=True)
+class ClipBenchmarkOptions(BenchmarkOptions):
+    "What benchmarks of clips have in common."
+    # frames before and after each frame that models may see in its holes; 0: none
     borrow_frames: int = 8
 
     def __post_init__(self):
+        super().__post_init__()
         if self.borrow_frames < 0:
             raise ValueError(f'borrow frames is 0 or more, not {self.borrow_frames}')
-        if self.sheet and Path(self.sheet).suffix.lower() not in ('.png', '.jpg', '.jpeg'):
-            raise ValueError(f'{self.sheet}: a sheet is written as .png, .jpg or .jpeg')
 
 # %% ../nbs/07_benchmark.ipynb #0cbd5c6c
 def run_benchmark(
     sources: Sources,
-    options: BenchmarkOptions = BenchmarkOptions(),
+    options: BenchmarkOptions = BenchmarkOptions(),  # of clips `ClipBenchmarkOptions`
     command: str = '',  # that asks for it, for the report
     whole: bool = False,  # show what whole frames score
     progress: bool = True,  # show a bar
     video: bool = False,  # the cases are clips
 ) -> Report:  # also written where the options say
     "Judge all fillers on all cases."
+    borrow_frames = getattr(options, 'borrow_frames', 0)
     fillers = load_fillers(options.checkpoint_file, use_device(choose_device(options.gpu)), video,
-                           options.borrow_frames)
+                           borrow_frames)
     lpips = local_lpips()
     stopped = None
     with tqdm(sources.values(), 'judging', unit=' cases', disable=not progress) as bar:
@@ -626,7 +635,7 @@ def run_benchmark(
     if lpips is None: notes.insert(0, 'no column for LPIPS: its weights are not here')
     if 'repeat and borrow' in fillers:
         notes.append(f'{", ".join(name for name in fillers if name not in FILLERS)}: with what '
-                     f'{options.borrow_frames} frames before and after show of the holes')
+                     f'{borrow_frames} frames before and after show of the holes')
     if stopped: notes.append(f'stopped after {len(report.seen)} of {len(sources)} cases')
     report = replace(report, command=command, whole=whole, notes='\n'.join(notes))
     record = json.dumps(report_record(report), indent=1)

@@ -6,8 +6,8 @@
 __all__ = ['MAKERS', 'KEEPERS', 'RECORD_COMMANDS', 'BENCHMARKS', 'Maker', 'maker_depth', 'maker_parameters', 'record_parser',
            'maker_options', 'maker_jobs', 'parse_jobs', 'announce_missing', 'do_jobs', 'agree', 'keep_records',
            'inpaint_create_training_data', 'train_parameters', 'inpaint_train', 'inpaint_stereo',
-           'benchmark_parameters', 'benchmark_parser', 'time_fills', 'judge_cases', 'inpaint_benchmark',
-           'inpaint_export', 'inpaint_demo']
+           'benchmark_parameters', 'benchmark_options', 'benchmark_parser', 'time_fills', 'judge_cases',
+           'inpaint_benchmark', 'inpaint_export', 'inpaint_demo']
 
 # %% ../nbs/10_cli.ipynb #19c60a61
 import argparse
@@ -372,17 +372,23 @@ def benchmark_parameters(
     if command == 'speed': return room_parameters('benchmark', 'measure_speed')
     return room_parameters('cases', f'{command}_sources')
 
+def benchmark_options(
+    command: str,  # one of `BENCHMARKS`, not speed
+) -> str:  # name of a dataclass in `inpaint_nb.benchmark`
+    "Options that it shares with others; where cases have several frames, there is one more."
+    has_frames = 'frames' in benchmark_parameters(command)
+    return 'ClipBenchmarkOptions' if has_frames else 'BenchmarkOptions'
+
 # %% ../nbs/10_cli.ipynb #6fa87820
 def benchmark_parser() -> tuple[Parser, dict[str, Parser]]:
     "The parser of `inpaint_benchmark`, and those of its commands."
     does = ('How good is a fill? Models and the classical fillers side by side, '
             'where the truth is known.')
     parser = Parser('inpaint_benchmark', description=does)
-    commands, common = subcommands(parser, BENCHMARKS), room_parameters('benchmark',
-                                                                        'BenchmarkOptions')
+    commands = subcommands(parser, BENCHMARKS)
     for name, command in commands.items():
         parameters = benchmark_parameters(name)
-        if name != 'speed': parameters |= common
+        if name != 'speed': parameters |= room_parameters('benchmark', benchmark_options(name))
         add_room(command, parameters, positional='folder', short=dict(sheet='-o'))
     return parser, commands
 
@@ -405,7 +411,7 @@ def judge_cases(
     line: str,  # that was typed
 ):
     "All other commands of `inpaint_benchmark`."
-    from inpaint_nb.benchmark import BenchmarkOptions, StoppedEarly, run_benchmark
+    from inpaint_nb import benchmark
     from inpaint_nb.cases import CASE_KINDS, check_case
     from inpaint_nb.depth import choose_device
     kind, settings = CASE_KINDS[args.command], taken(args, benchmark_parameters(args.command))
@@ -413,10 +419,12 @@ def judge_cases(
         choose_device(args.gpu)
         if 'model_type' in settings: check_depth_model(parser, args.model_type)
         check_case(kind, settings)
-        options = BenchmarkOptions(**taken(args, room_parameters('benchmark', 'BenchmarkOptions')))
+        name = benchmark_options(args.command)
+        options = getattr(benchmark, name)(**taken(args, room_parameters('benchmark', name)))
     sources = kind.sources(**settings)
-    try: print(run_benchmark(sources, options, line, kind.whole, video=kind.clips))
-    except StoppedEarly as stop:
+    judge = partial(benchmark.run_benchmark, whole=kind.whole, video=kind.clips)
+    try: print(judge(sources, options, line))
+    except benchmark.StoppedEarly as stop:
         print(stop.report)
         raise
 

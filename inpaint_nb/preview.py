@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from .borrow import borrow, holed_frame, view_motion
 from .common import HOLE_COLOUR
 from .clip import paths_of, turned_frames
 from .writing import part_of
@@ -28,7 +29,7 @@ from .photos import batch_of_one
 from .records import make_folder
 from .stereo import (
     PICTURE_SUFFIXES, StereoModels, StereoOptions, bend, eight_bits, fill_views, limited,
-    open_with, rgbd_for, save_pixels)
+    only_depth, open_with, rgbd_for, save_pixels)
 from .warp import StereoViews
 
 # %% ../nbs/06e_preview.ipynb #192eb277
@@ -55,6 +56,14 @@ class PreviewFrame(NamedTuple):
     filled: StereoViews
     took: float  # seconds of work
 
+def _look_around(opened: StereoViews, reach: int):
+    "The work of looking up one frame in others, done with the frame itself in their place."
+    eyes = ((opened.left, opened.left_mask), (opened.right, opened.right_mask))
+    for view, mask in eyes if reach else ():
+        if mask is None: continue
+        frame = holed_frame(view, mask)
+        borrow(frame, [(1, frame, view_motion(frame, frame))] * 2 * reach)
+
 def look_at(
     clip: Clip,
     numbers: list[int],  # of frames
@@ -69,6 +78,7 @@ def look_at(
         depth = bend(finder.infer(image, paths_of(clip, [number])), finder)
         opened = open_with(options, image, depth)
         filled = fill_views(opened, model, max_width=options.inpaint_max_width)
+        if not only_depth(options): _look_around(opened, options.borrow_frames)
         rgbd = rgbd_for(options, image, depth)
         for name in options.formats:  # what the encoder does is not in it
             video_frame(arrange(name, filled, rgbd, options.layout), options.encoding.pixels)

@@ -15,13 +15,13 @@ if not __import__('importlib.util').util.find_spec('inpaint_nb'):  # in Colab; P
 # pip-freeze.gpu.txt at commit 03a89033b7dd; since 25 August 2026 it has Python 3.13 (googlecolab/colabtools issue 6081)
 PACKAGES = {
     'torch': '2.11.0', 'torchvision': '0.26.0', 'numpy': '2.0.2', 'ipywidgets': '7.7.1', 'matplotlib': '3.10.0',
-    'opencv-python': '4.13.0.92', 'pillow': '11.3.0', 'scikit-image': '0.25.2', 'tqdm': '4.67.3', 'psutil': '5.9.5',
+    'opencv-python': '4.13.0.92', 'pillow': '11.3.0', 'scikit-image': '0.25.2', 'scipy': '1.16.3', 'tqdm': '4.67.3', 'psutil': '5.9.5',
     'accelerate': '1.13.0', 'timm': '1.0.27', 'transformers': '5.9.0', 'huggingface_hub': '1.17.0', 'safetensors': '0.7.0',
     'pyyaml': '6.0.3', 'tensorboard': '2.20.0', 'fastcore': '1.13.2'}
 AROUND = {  # what runs the cells there, and what the packages above stand on
     'ipython': '7.34.0', 'ipykernel': '6.17.1', 'traitlets': '5.7.1', 'jupyter_client': '7.4.9', 'jupyter_core': '5.9.1',
     'jupyterlab_widgets': '3.0.16', 'widgetsnbextension': '3.6.10', 'matplotlib-inline': '0.2.2', 'nbclient': '0.10.4',
-    'nbconvert': '7.17.1', 'nbformat': '5.10.4', 'tornado': '6.5.1', 'pyzmq': '26.2.1', 'scipy': '1.16.3', 'pandas': '2.2.2',
+    'nbconvert': '7.17.1', 'nbformat': '5.10.4', 'tornado': '6.5.1', 'pyzmq': '26.2.1', 'pandas': '2.2.2',
     'protobuf': '5.29.6', 'tokenizers': '0.22.2', 'fsspec': '2025.3.0', 'packaging': '26.2', 'setuptools': '75.2.0'}
 
 

@@ -514,7 +514,7 @@ def test_all_formats_of_a_clip(tmp_path, films):
 def test_frames_are_those_of_the_photo(tmp_path, films, model):
     "A clip of one frame is a photo; with depth of its own each frame is one."
     clip = open_clip(films / 'clip.mp4')
-    options = StereoOptions(divergence=5)
+    options = StereoOptions(divergence=5, borrow_frames=0)
     maps = [tmp_path / f'{number:02}.png' for number in range(14)]
     for number, path in enumerate(maps): write_depth(random_scene(number, size=(64, 96)).depth, path)
     for number, views in enumerate(stereo_frames(clip, options, model=model, maps=maps)):
