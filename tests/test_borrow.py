@@ -135,8 +135,7 @@ def test_motions_that_are_no_motions():
 
 # --- streams
 
-@pytest.mark.parametrize('network', NETWORKS)
-@pytest.mark.parametrize('eyes', ['both', 'left', 'right'])
+@pytest.mark.parametrize('network, eyes', [*((network, 'both') for network in NETWORKS), ('repeat', 'left'), ('repeat', 'right')])
 def test_a_stream_is_the_clip_as_a_whole(network, eyes):
     model, opened = load_inpainter(network, video=True), [*views(16, eyes=eyes)]
     filled, mixed = [*fill_stream(opened, model)], [*fill_stream(opened, model, borrow_frames=3)]
