@@ -97,7 +97,7 @@ def view_motion(
                                                   winSize=(15, 15), maxLevel=3)
     followed = followed[:, 0] > 0
     if followed.sum() < 8: return still
-    motion, agree = cv2.findHomography(corners[followed], found[followed], cv2.RANSAC, 1.5)
+    motion, agree = cv2.findHomography(corners[followed], found[followed], cv2.RANSAC, 0.5)
     if motion is None or agree.sum() < 8 or not is_plausible(motion, known.shape): return still
     return motion
 
@@ -257,7 +257,7 @@ def borrowing(
                 frames.popleft()
                 if motions: motions.popleft()
                 place -= 1
-    with closing(run_in_order(jobs(), min(count_workers(), 4), stop)) as found: yield from found
+    with closing(run_in_order(jobs(), min(count_workers(), 2), stop)) as found: yield from found
 
 def borrow_clip(
     image: Tensor,  # t 3 h w, 0..1, right views, in order
