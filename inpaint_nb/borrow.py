@@ -80,7 +80,7 @@ def is_plausible(
 ) -> bool:
     "Does a picture stay a picture, neither mirrored nor folded, of a quarter to 4 times its area?"
     height, width = size
-    outline = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
+    outline = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     moved = move_points(outline, motion)
     area = cv2.contourArea(moved, oriented=True) / (height * width)
     return cv2.isContourConvex(moved) and 0.25 < area < 4
