@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STRIP', 'HoledFrame', 'holed_frame', 'move_points', 'read_at', 'is_plausible', 'view_motion', 'BackgroundEdges',
-           'find_edges', 'strip_difference', 'followed_shifts', 'follow_edges', 'Borrowed', 'borrow', 'mix_borrowed',
-           'others_around', 'borrowing', 'borrow_clip']
+           'thin_out', 'find_edges', 'strip_difference', 'followed_shifts', 'follow_edges', 'Borrowed', 'borrow',
+           'mix_borrowed', 'others_around', 'borrowing', 'borrow_clip']
 
 # %% ../nbs/01j_borrow.ipynb #fa5a3e20
 import itertools
@@ -39,15 +39,14 @@ def holed_frame(
     "What is known in a frame, and what of that is background."
     image, hole = image.float().cpu(), hole.cpu() > 0
     known = ~hole[0, 0].numpy()
-    column = np.arange(known.shape[1])
+    column = np.arange(known.shape[1], dtype=np.int32)
     hole_left = np.maximum.accumulate(np.where(known, -len(column), column), 1)
     hole_right = np.where(known, 2 * len(column), column)
     hole_right = np.minimum.accumulate(hole_right[:, ::-1], 1)[:, ::-1]
     behind = known & (hole_left >= 0) & (column - hole_left < hole_right - column)
     def eight_bit(picture): return picture.clamp(0, 1).mul(255).round().byte().numpy()
-    pixels = np.empty((*known.shape, 4), np.uint8)
-    pixels[..., :3], pixels[..., 3] = eight_bit(image[0].permute(1, 2, 0)), 255 * known
-    grey = eight_bit(beyond_edge(image, hole, 1)[0].mean(0))
+    pixels = cv2.merge([*eight_bit(image[0]), 255 * known.astype(np.uint8)])
+    grey = eight_bit(beyond_edge(image.mean(1, keepdim=True), hole, 1)[0, 0])
     return HoledFrame(pixels, grey, 255 * behind.astype(np.uint8))
 
 # %% ../nbs/01j_borrow.ipynb #bebfb176
@@ -109,9 +108,19 @@ class BackgroundEdges(NamedTuple):
     point: np.ndarray  # m 2, float32, column and row, to follow
     strip: np.ndarray  # m 16 2, float32, column and row of the places to compare
     colours: np.ndarray  # m 16 4, uint8, of the strip, and 255 where they are known
-    nearest: np.ndarray  # m k, the k edges (up to 25) closest to each, itself among them
+    nearest: np.ndarray  # m k, the k edges (up to 13) closest to each, itself among them
 
 STRIP = np.stack(np.meshgrid([1, 3, 5, 7], [-3, -1, 1, 3]), -1).reshape(-1, 2).astype(np.float32)
+
+def thin_out(
+    edge: np.ndarray,  # n 2, float32, column and row
+) -> tuple[np.ndarray, np.ndarray]:  # m 2, float32, and n, which of them stands for each
+    "The edges of every third row, and those that are far from all of them."
+    kept = edge[edge[:, 1] % 3 == 0]
+    distance, number = cKDTree(kept).query(edge)
+    lonely = distance > 3
+    number = np.where(lonely, len(kept) + lonely.cumsum() - 1, number)
+    return np.concatenate([kept, edge[lonely]]), number
 
 def find_edges(
     frame: HoledFrame,
@@ -119,16 +128,16 @@ def find_edges(
     "The edges of the background beside the holes of a frame."
     known = frame.pixels[..., 3] > 0
     width, (row, column) = known.shape[1], (~known).nonzero()
-    first = np.where(known, np.arange(width), width)
+    first = np.where(known, np.arange(width, dtype=np.int32), width)
     right = np.minimum.accumulate(first[:, ::-1], 1)[:, ::-1][row, column]
     row, column, right = (values[right < width] for values in (row, column, right))
     places, number = np.unique(row * width + right, return_inverse=True)
     edge = np.stack([places % width, places // width], -1).astype(np.float32)
-    strip = edge[:, None] + STRIP
-    few = min(25, len(edge))
+    edge, stands_for = thin_out(edge)
+    strip, few = edge[:, None] + STRIP, min(13, len(edge))
     nearest = cKDTree(edge).query(edge, few)[1].reshape(-1, few) if few else edge.astype(int)
     pixel = np.stack([column, row], -1).astype(np.float32)
-    return BackgroundEdges(pixel, number, edge + np.float32([7, 0]), strip,
+    return BackgroundEdges(pixel, stands_for[number], edge + np.float32([7, 0]), strip,
                            read_at(frame.pixels, strip), nearest)
 
 # %% ../nbs/01j_borrow.ipynb #ca96f80d
