@@ -39,7 +39,7 @@ from .losses import LPIPS, VGG_URL, load_lpips
 from .scores import hole_flicker, hole_psnr, ssim_map
 from .common import write_whole
 from .models import load_model, weights_file
-from .stereo import inpaint_view, save_picture
+from .stereo import STEREO_LIMITS, check_limits, inpaint_view, save_picture
 
 # %% ../nbs/07_benchmark.ipynb #d5fae0db
 @dataclass(frozen=True)
@@ -293,7 +293,7 @@ class Borrower:
     "A filler of clips, and what other frames show."
     filler: Filler | nn.Module
     reach: int = 8  # frames before and after to look at
-    frames: int = 2  # more than one: it is given whole clips
+    frames = 2  # more than one: it is given whole clips
     def __call__(self,
         image: Tensor,  # t 3 h w, 0..1, right views, in order
         hole: Tensor,  # t 1 h w, 0 or 1
@@ -596,6 +596,7 @@ class BenchmarkOptions:
     json: str | None = None  # file for all numbers
     sheet: str | None = None  # picture file for cases from the worst to the best (.png, .jpg)
     gpu: int = 0  # number of the GPU for models; -1, or no GPU there: CPU
+    borrow_frames = 0  # pictures have no other frames
 
     def __post_init__(self):
         if self.sheet and Path(self.sheet).suffix.lower() not in ('.png', '.jpg', '.jpeg'):
@@ -609,8 +610,7 @@ class ClipBenchmarkOptions(BenchmarkOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.borrow_frames < 0:
-            raise ValueError(f'borrow frames is 0 or more, not {self.borrow_frames}')
+        check_limits('borrow_frames', self.borrow_frames, *STEREO_LIMITS['borrow_frames'])
 
 # %% ../nbs/07_benchmark.ipynb #0cbd5c6c
 def run_benchmark(
@@ -622,9 +622,8 @@ def run_benchmark(
     video: bool = False,  # the cases are clips
 ) -> Report:  # also written where the options say
     "Judge all fillers on all cases."
-    borrow_frames = getattr(options, 'borrow_frames', 0)
     fillers = load_fillers(options.checkpoint_file, use_device(choose_device(options.gpu)), video,
-                           borrow_frames)
+                           options.borrow_frames)
     lpips = local_lpips()
     stopped = None
     with tqdm(sources.values(), 'judging', unit=' cases', disable=not progress) as bar:
@@ -633,9 +632,9 @@ def run_benchmark(
     if stopped and not report.scores: raise KeyboardInterrupt from stopped
     notes = [report.notes] if report.notes else []
     if lpips is None: notes.insert(0, 'no column for LPIPS: its weights are not here')
-    if 'repeat and borrow' in fillers:
+    if video and options.borrow_frames:
         notes.append(f'{", ".join(name for name in fillers if name not in FILLERS)}: with what '
-                     f'{borrow_frames} frames before and after show of the holes')
+                     f'{options.borrow_frames} frames before and after show of the holes')
     if stopped: notes.append(f'stopped after {len(report.seen)} of {len(sources)} cases')
     report = replace(report, command=command, whole=whole, notes='\n'.join(notes))
     record = json.dumps(report_record(report), indent=1)

@@ -296,5 +296,6 @@ def fill(
     planes, mask = planes.to(device), (mask > 0).float().to(device)
     network = inpainter_of(model, device)
     views = StereoViews(planes, planes, *((mask, None) if eye == 'left' else (None, mask)))
-    filled = fill_opened(views, network, 3, inpaint_max_width, borrow_frames)
+    filled = fill_opened(views, network, max_width=inpaint_max_width,
+                         borrow_frames=borrow_frames)
     return hand_back(getattr(filled, eye), form)

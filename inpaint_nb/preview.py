@@ -56,13 +56,13 @@ class PreviewFrame(NamedTuple):
     filled: StereoViews
     took: float  # seconds of work
 
-def _look_around(opened: StereoViews, reach: int):
+def _look_around(opened: StereoViews, others: int):
     "The work of looking up one frame in others, done with the frame itself in their place."
     eyes = ((opened.left, opened.left_mask), (opened.right, opened.right_mask))
-    for view, mask in eyes if reach else ():
+    for view, mask in eyes if others else ():
         if mask is None: continue
         frame = holed_frame(view, mask)
-        borrow(frame, [(1, frame, view_motion(frame, frame))] * 2 * reach)
+        borrow(frame, [(1, frame, view_motion(frame, frame))] * others)
 
 def look_at(
     clip: Clip,
@@ -78,7 +78,8 @@ def look_at(
         depth = bend(finder.infer(image, paths_of(clip, [number])), finder)
         opened = open_with(options, image, depth)
         filled = fill_views(opened, model, max_width=options.inpaint_max_width)
-        if not only_depth(options): _look_around(opened, options.borrow_frames)
+        others = min(2 * options.borrow_frames, len(clip) - 1)
+        if not only_depth(options): _look_around(opened, others)
         rgbd = rgbd_for(options, image, depth)
         for name in options.formats:  # what the encoder does is not in it
             video_frame(arrange(name, filled, rgbd, options.layout), options.encoding.pixels)

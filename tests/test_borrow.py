@@ -130,6 +130,7 @@ def test_motions_that_are_no_motions():
             believed += not np.array_equal(motion, np.eye(3))
             assert is_plausible(motion, (64, 96)) and np.isfinite(np.linalg.inv(motion)).all()
     assert believed > 0
+    np.testing.assert_allclose(view_motion(frame(scene), frame(np.roll(scene, 2, 1)))[:2], [[1, 0, 2], [0, 1, 0]], atol=0.1)
     assert not any(is_plausible(np.float64(motion), (64, 96)) for motion in (np.zeros((3, 3)), np.diag([-1, 1, 1]), [[1, 0, 0], [1, 0, 0], [0, 0, 1]], [[np.nan] * 3] * 3))
 
 
@@ -200,9 +201,10 @@ def test_no_thread_stays(end, network):
 
 def test_looking_up_stops_in_the_middle(monkeypatch):
     "When nothing more is wanted no job looks into more than the frame that it is looking into."
-    wanted, calls, real = threading.Event(), [], page.follow_edges
+    begun, wanted, calls, real = threading.Event(), threading.Event(), [], page.follow_edges
     def follow(*given):
         calls.append(threading.get_ident())
+        begun.set()
         wanted.wait(60)
         return real(*given)
     class Pool(common.ThreadPoolExecutor):
@@ -214,7 +216,7 @@ def test_looking_up_stops_in_the_middle(monkeypatch):
     image, hole, _ = panned(6, texture(3, (96, 280)), 2, 4)  # two jobs, which the queue takes at once
     def ends_early():
         yield from zip(image.split(1), hole.split(1))
-        while not calls: pass
+        assert begun.wait(60)
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt): list(borrowing(ends_early(), 4))
     assert 1 <= len(calls) == len(set(calls))
