@@ -3,6 +3,7 @@ import json, os, re, shutil, struct, subprocess, sys, tracemalloc, zlib
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import av
 import cv2
@@ -12,7 +13,7 @@ import torch
 from commands import ENV, METHOD, Running, here, run
 from PIL import Image
 
-from inpaint_nb import crops, datasets, keeping, operations, records, video
+from inpaint_nb import cli, crops, datasets, keeping, operations, records, video
 from inpaint_nb.depth import DepthModel, write_depth
 from inpaint_nb.datasets import InpaintDataset, list_records
 from inpaint_nb.records import encode_png
@@ -867,8 +868,10 @@ def test_network_in_parts(photos, clips, two_networks, tmp_path, command):
     for place, shard in (('whole', None), *(('shards', f'{number}/3') for number in (1, 2, 3))): make(data_dir=tmp_path/place, shard=shard, progress=False, **own, **options)
     words = [word for name, value in (own | options).items() for word in (f"--{name.replace('_', '-')}", value)]
     line = command, *words, '-o', tmp_path/'processes'
-    both = [Running(small_line, *line, env=dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE='2', LOCAL_WORLD_SIZE='2')) for rank in '01']
-    for done in [process.wait() for process in both]: assert done.returncode == 0 and done.stdout.count('records: ') == 1, done
+    there, this = (dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE='2', LOCAL_WORLD_SIZE='2') for rank in '10')
+    other = Running(small_line, *line, env=there)
+    with mock.patch.dict(os.environ, this): done = here('inpaint_create_training_data', *line)
+    for one in (done, other.wait()): assert one.returncode == 0 and one.stdout.count('records: ') == 1, one
     whole = contents(tmp_path/'whole')
     assert len(whole) > 8 and contents(tmp_path/'shards') == whole and contents(tmp_path/'processes') == whole
 
@@ -1096,6 +1099,12 @@ SCRIPTS = {'image': ('002_6d2ec41d0eaac945.txt', ['flickr1_Any_B', 'flickr2_ZoeD
            'video': ('003_87161b987981372b.txt', ['shibuy1_Any_B', 'shibuy2_Any_L', 'shibuy3_ZoeD_Any_N', 'kamakura1_Any_B', 'kamakura2_Distill_Any_S', 'akamkura3_ZoeD_Any_N'])}
 
 
+def work_through(words: list[str]) -> int:
+    "Command lines from a file: a word in each line, an empty one after the last."
+    lines = [line.split('\n') for line in Path(words[0]).read_text().removesuffix('\n\n').split('\n\n')]
+    return max(cli.inpaint_create_training_data(line) for line in lines)
+
+
 @pytest.mark.skipif(not SEEDS.exists(), reason='needs ../shared/seeds')
 @pytest.mark.parametrize('kind', ['image', pytest.param('video', marks=pytest.mark.long)])
 def test_scripts_of_the_guides(tmp_path, kind):
@@ -1118,10 +1127,8 @@ def test_scripts_of_the_guides(tmp_path, kind):
         (sources/f'{name}.mp4').rename(sources/f'videos/{name}.webm')
     env = write_all(tmp_path/'standins', sorted({label.split('_', 1)[1] for label in labels})) | {'INPAINT_TRUST_REMOTE_CODE': '1'}
     subprocess.run(['bash', 'batch.sh'], cwd=tmp_path, check=True)
-    lines = [line.split('\n') for line in (tmp_path/'lines').read_text().removesuffix('\n\n').split('\n\n')]
-    for line in lines:
-        done = run('inpaint_create_training_data', *line, cwd=tmp_path, env=env)
-        assert done.returncode == 0, done.stderr
+    done = run(work_through, tmp_path/'lines', cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
     folders = {'image': ['inpaint_v1/train', 'inpaint_v1/eval'], 'video': ['video_inpaint_v1/train']}[kind]
     names = [path.name for folder in folders for path in (tmp_path/'data'/folder).iterdir() if not path.name.startswith('.')]
     pattern = '|'.join(labels)
@@ -1144,7 +1151,7 @@ def test_records_of_other_mask_steps_are_not_mixed(photos, clips, tmp_path, monk
     now, refusal = records.MASK_STEPS, 'version {} of the mask steps, not {}: give another prefix'
     with monkeypatch.context() as then:
         then.setattr(records, 'MASK_STEPS', now + 1)
-        made = make(photos, tmp_path/'later').made, film(clips, tmp_path/'later films').made
-        assert (make(photos, tmp_path/'later').reused, film(clips, tmp_path/'later films').reused) == made
+        made = make(photos, tmp_path/'later').made, film(clips/'0', tmp_path/'later films').made
+        assert (make(photos, tmp_path/'later').reused, film(clips/'0', tmp_path/'later films').reused) == made
     with pytest.raises(ValueError, match=refusal.format(now + 1, now)): make(photos, tmp_path/'later')
-    with pytest.raises(ValueError, match=refusal.format(now + 1, now)): film(clips, tmp_path/'later films')
+    with pytest.raises(ValueError, match=refusal.format(now + 1, now)): film(clips/'0', tmp_path/'later films')
