@@ -3,7 +3,7 @@
 A program counts what it changes below a folder (files opened for writing, renamed, removed; folders made), and sends itself a
 signal just before one of these changes. If it ends by itself after that, it prints how many seconds that took.
 """
-import itertools, os, subprocess, sys
+import gc, itertools, os, subprocess, sys
 from pathlib import Path
 
 from commands import PROCESSES
@@ -40,6 +40,7 @@ def count_changes(code: str, folder: str | Path) -> int:
 
 def _enter(program: str, line: list[str], folder: str, number: int, at: int, report: str):
     "In the new process: do what the installed program does, and count steps: files that change below `folder`, and frames of clips that are written."
+    gc.freeze()
     from inpaint_nb import cli, writing
     folder, steps = os.path.realpath(folder), itertools.count(1)
     def step():
