@@ -353,7 +353,7 @@ def find_depth(
 
 # %% ../nbs/06_stereo.ipynb #2035119b
 STEREO_LIMITS = {  # field of `StereoOptions`: least and most
-    'divergence': (0, 100), 'convergence': (0, 1), 'quality': (1, 100), 'crf': (0, 51),
+    'divergence': (0, 99), 'convergence': (0, 1), 'quality': (1, 100), 'crf': (0, 51),
     'inner_dilation': (0, math.inf), 'outer_dilation': (0, math.inf),
     'depth_refine': (0, math.inf), 'inpaint_max_width': (64, math.inf),
     'inpaint_overlap_frames': (0, math.inf), 'borrow_frames': (0, math.inf)}

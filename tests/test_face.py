@@ -158,7 +158,7 @@ def test_what_does_not_fit_is_said(picture, depth, words):
 
 def test_wrong_options_are_said():
     picture = np.zeros((8, 8, 3), np.uint8)
-    with pytest.raises(ValueError, match='divergence is 0 to 100, not -1'): inb.stereo(picture, picture[..., 0], divergence=-1)
+    with pytest.raises(ValueError, match='divergence is 0 to 99, not -1'): inb.stereo(picture, picture[..., 0], divergence=-1)
     with pytest.raises(ValueError, match='eye is right or left'): inb.fill(picture, picture[..., 0], eye='both')
     with pytest.raises(ValueError, match='must agree in number'): inb.fill(picture, picture[:4, :, 0])
     with pytest.raises(ValueError, match='read the map with inpaint_nb.depth.read_depth'): inb.estimate_depth(picture, 'Files')
