@@ -3,7 +3,7 @@
 A fresh Python spends seconds on importing PyTorch; two hundred command lines would spend most of an hour.
 `script` starts the installed program instead, exactly as a user does.
 """
-import contextlib, io, multiprocessing, os, subprocess, sys, tempfile
+import contextlib, gc, io, multiprocessing, os, subprocess, sys, tempfile
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -11,7 +11,9 @@ os.environ['OMP_NUM_THREADS'] = '1'  # before PyTorch is loaded, here and in wha
 ENV = dict(os.environ, PYTHONUNBUFFERED='1')
 METHOD = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
 PROCESSES = multiprocessing.get_context(METHOD)
-if METHOD == 'forkserver': PROCESSES.set_forkserver_preload(['inpaint_nb.train', 'inpaint_nb.benchmark', 'inpaint_nb.cli'])
+LOADED = '''inpaint_nb.cli inpaint_nb.run inpaint_nb.benchmark inpaint_nb.operations inpaint_nb.keeping inpaint_nb.stereo_program inpaint_nb.export inpaint_nb.video
+    torch._dynamo torch.utils.tensorboard matplotlib.backends.backend_agg'''.split()  # what each would load for itself: training alone another thousand modules
+if METHOD == 'forkserver': PROCESSES.set_forkserver_preload(LOADED)
 
 
 class Done(NamedTuple):
@@ -24,6 +26,7 @@ class Done(NamedTuple):
 def enter(program: str | Callable, arguments: list[str], folder: str, output: tuple[str, str], env: dict[str, str]):
     "In the new process: what the installed script does, with the outputs in files."
     os.environ.update(env)
+    gc.freeze()  # what is there already is no garbage
     os.chdir(folder)
     for number, path in enumerate(output, 1): os.dup2(os.open(path, os.O_WRONLY), number)
     for name in ('stdout', 'stderr'): setattr(sys, name, open({'stdout': 1, 'stderr': 2}[name], 'w', buffering=1, closefd=False))

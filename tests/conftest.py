@@ -26,8 +26,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
+    "Whoever reads a clip collects garbage afterwards: not among the modules and tests that are there already, a quarter of a second each time."
     gc.collect()
-    gc.freeze()  # whoever reads a clip collects garbage, among PyTorch's half a million objects if they are not put aside
+    gc.freeze()
 
 
 @pytest.fixture

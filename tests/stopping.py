@@ -3,7 +3,7 @@
 A program counts what it changes below a folder (files opened for writing, renamed, removed; folders made), and sends itself a
 signal just before one of these changes.
 """
-import itertools, os, sys, time
+import gc, itertools, os, sys, time
 from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -35,6 +35,7 @@ class Stopped(NamedTuple):
 
 def _enter(work: Callable, folder: str, number: int, at: int, report: str):
     "In the new process: do the work, and count steps: files that change below `folder`, and frames of clips that are written."
+    gc.freeze()  # what is there already is no garbage
     from inpaint_nb import writing
     folder, steps = os.path.realpath(folder), itertools.count(1)
     def step():

@@ -48,8 +48,8 @@ def photos(root) -> Path:
 @pytest.fixture(scope='session')
 def records(root, photos) -> Path:
     "Records made by the command line."
-    done = script('inpaint_create_training_data', 'inpaint', '--dataset-dir', photos, '-o', root/'records', '--prefix', 'scene',
-               '--model-type', 'Pseudo', '--size', 128, '--max-workers', 2)
+    done = run('inpaint_create_training_data', 'inpaint', '--dataset-dir', photos, '-o', root/'records', '--prefix', 'scene',
+            '--model-type', 'Pseudo', '--size', 128, '--max-workers', 2)
     assert done.returncode == 0, done.stderr
     return root/'records'
 
@@ -171,8 +171,8 @@ def test_start_from_a_checkpoint(root, records, models):
 
 
 def test_stereo(root, photos, models):
-    done = script('inpaint_stereo', photos/'eval/3.png', '-o', root/'stereo.png', '--checkpoint-file', models/'inpaint.light_inpaint_v1.pth',
-               '--model-type', 'Pseudo', '--divergence', 3)
+    done = run('inpaint_stereo', photos/'eval/3.png', '-o', root/'stereo.png', '--checkpoint-file', models/'inpaint.light_inpaint_v1.pth',
+            '--model-type', 'Pseudo', '--divergence', 3)
     assert done.returncode == 0, done.stderr
     assert Image.open(root/'stereo.png').size == (640, 240)
 
@@ -524,8 +524,9 @@ READERS = ['| head -n 1', '2>&1 | head -n 1', '2>&1 | true', '2>&-', '>&-', '<&-
 
 
 @pytest.mark.skipif(shutil.which('bash') is None, reason='needs bash')
-@pytest.mark.parametrize('end, status', [('', 0), ('failed', 1), ('incomplete', 3), ('stopped', 130)])
-@pytest.mark.parametrize('reader', READERS)
+@pytest.mark.parametrize('end, status, reader', [
+    pytest.param(end, status, reader, marks=[pytest.mark.long] * (end in ('failed', 'incomplete') and number > 2))  # which end as those that were stopped, with another line and number
+    for end, status in (('', 0), ('failed', 1), ('incomplete', 3), ('stopped', 130)) for number, reader in enumerate(READERS)])
 def test_nobody_reads(tmp_path, reader, end, status):
     "The work goes on to its end, and ends with its own status, as soon as it is done."
     line = f'{sys.executable} -c "$1" {end} {reader}; echo status ${{PIPESTATUS[0]}} >&3'
@@ -535,8 +536,9 @@ def test_nobody_reads(tmp_path, reader, end, status):
 
 
 @pytest.mark.skipif(shutil.which('bash') is None, reason='needs bash')
-@pytest.mark.parametrize('program', PROGRAMS)
-@pytest.mark.parametrize('reader', ['| head -n 1', '2>&1 | true', '>&- 2>&-'])
+@pytest.mark.parametrize('program, reader', [
+    pytest.param(program, reader, marks=[pytest.mark.long] * (program != PROGRAMS[0] and reader != '2>&1 | true'))  # all programs end in the same way
+    for program in PROGRAMS for reader in ('| head -n 1', '2>&1 | true', '>&- 2>&-')])
 def test_help_that_nobody_reads(program, reader):
     for option, status in (('-h', 0), ('--nonsense', 2)):
         done = subprocess.run(['bash', '-c', f'"$1" {option} {reader}; exit ${{PIPESTATUS[0]}}', 'bash', str(Path(sys.executable).parent/program)], env=ENV, capture_output=True, text=True, timeout=60)
@@ -582,18 +584,18 @@ def stop_on_the_way(number, *line):
 
 
 def test_sequence_of_the_guides(tmp_path, records, models):
-    "Train; stop; resume; three times schedule-free from the weights so far; from a model file, ours and the one before."
+    "Train; stop; resume; twice schedule-free from the weights so far; from a model file, ours and the one before."
     line = ['inpaint_train', 'inpaint', '-i', records, '--model-dir', tmp_path/'models', '--loss', 'l1', *TINY]
     assert stop_on_the_way(signal.SIGINT, *line).returncode == 130
     resumed = run(*line[:6], '--num-samples', 4, '--resume')  # the rest is as it was
     assert resumed.returncode == 0 and 'Resumed in epoch 1 of 2' in resumed.stdout
     assert 'As before, because not given: --loss l1, ' in resumed.stdout and '--size 64' in resumed.stdout
-    for again in range(3):
+    for again in range(2):
         free = run(*line, '--optimizer', 'adamw_schedulefree', '--resume', '--reset-state')
         assert free.returncode == 0 and 'Kept: the weights after epoch 2.' in free.stdout
     before = torch.load(tmp_path/'models'/CHECKPOINT, weights_only=True)
     assert before['train_kwargs']['optimizer'] == 'adamw_schedulefree' and 'raw_state_dict' in before
-    still = ['--learning-rate', '1e-30', '--weight-decay', 0, '--optimizer', 'adamw_schedulefree', '--model-dir', tmp_path/'from_file', '--checkpoint-file']
+    still = ['--max-epoch', 1, '--learning-rate', '1e-30', '--weight-decay', 0, '--optimizer', 'adamw_schedulefree', '--model-dir', tmp_path/'from_file', '--checkpoint-file']
     for source in (tmp_path/'models/inpaint.light_inpaint_v1.pth', models/CHECKPOINT):
         assert run(*line, *still, source).returncode == 0
         (old, new) = [torch.load(path, weights_only=True)['state_dict'] for path in (source, tmp_path/'from_file/inpaint.light_inpaint_v1.pth')]
@@ -614,7 +616,7 @@ def test_interrupted_at_once(monkeypatch, capsys, tmp_path, program):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path, records, number):
     "Ctrl-C and a request to end: 130, one line that says how to go on, and it does go on."
-    line = ['inpaint_train', 'inpaint', '-i', records, '--model-dir', tmp_path/'models', '--loss', 'l1', *TINY]
+    line = ['inpaint_train', 'inpaint', '-i', records, '--model-dir', tmp_path/'models', '--loss', 'l1', *TINY, '--max-epoch', 1]
     done = stop_on_the_way(number, *line)
     assert done.returncode == 130, done.stderr
     last = done.stderr.splitlines()[-1]
