@@ -52,7 +52,8 @@ SIZE = 288  # of records, a little more than crops
 
 
 def make(photos, folder, **options):
-    with worked_small(): return make_image_records(photos, folder, 'test', 'Pseudo', **dict(dict(size=SIZE, divergence_level=3, progress=False), **options))
+    with worked_small():
+        return make_image_records(photos, folder, 'test', 'Pseudo', **dict(size=SIZE, divergence_level=3, progress=False) | options)
 
 
 # Golden numbers
@@ -225,7 +226,8 @@ def test_nothing_made(tmp_path):
 def go(photos, folder, number=0, at=0):
     "As `make`, in a process that gets a signal just before its change number `at`."
     options, work = RecordOptions('test', 'Pseudo', size=SIZE, divergence_level=3), RecordWork(max_workers=2, progress=False)
-    return stopped(partial(make_small, records_page.make_image_records, photos, folder, options, work), folder, folder.with_suffix('.report'), number, at)
+    work = partial(make_small, records_page.make_image_records, photos, folder, options, work)
+    return stopped(work, folder, folder.with_suffix('.report'), number, at)
 
 
 def count_changes(photos, folder):

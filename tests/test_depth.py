@@ -387,7 +387,7 @@ def standins(tmp_path_factory):
     return folder, write_all(folder)
 
 
-PLACES = {480: random_scene(5, (480, 640)).image, 1080: random_scene(6, (1080, 1920)).image}
+PLACES = {480: random_scene(5, (480, 640)).image, 360: random_scene(6, (360, 640)).image}
 SMALL = dict(ZoeD_N=160, ZoeD_K=160, ZoeD_NK=160, DepthPro=256, DepthPro_S=192)
 
 

@@ -2,7 +2,7 @@
 
 A tensor of the CPU that meets one of the GPU is an error here as it is there. What a GPU computes, and how fast, this cannot tell. Left out where PyTorch is built without CUDA.
 """
-import contextlib
+import contextlib, itertools
 from unittest import mock
 
 import pytest
@@ -69,9 +69,10 @@ def test_warp_and_masks():
     for grown in (mask_closing(mask), dilate_inner(mask, 2), dilate_outer(mask, 2, base_width=640), dilate_edge(depth, [1, 3])): assert grown.device == GPU
 
 
-# what a network for photos does in bfloat16, one for clips does too
-@pytest.mark.parametrize('name, dtype', [pytest.param(name, dtype, marks=[pytest.mark.long] * ('video' in name and dtype == torch.bfloat16)) for dtype in FLOATS
-                                         for name in ('light_inpaint_v1', 'light_video_inpaint_v1', 'background_v1', 'background_video_v1')])
+NAMES = ['light_inpaint_v1', 'light_video_inpaint_v1', 'background_v1', 'background_video_v1']
+LONG = [('light_video_inpaint_v1', torch.bfloat16), ('background_video_v1', torch.bfloat16)]  # here a network for clips is like one for photos
+
+@pytest.mark.parametrize('name, dtype', [pytest.param(*pair, marks=[pytest.mark.long] * (pair in LONG)) for pair in itertools.product(NAMES, FLOATS)])
 def test_models(name, dtype, reads):
     model = there(create_model, name)
     reads.count = 0

@@ -7,12 +7,14 @@ import re
 import sys
 import zipfile
 from collections import OrderedDict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from inpaint_nb import models
 from inpaint_nb.fills import repeat_background
 from inpaint_nb.light import gaussian_kernel
 from inpaint_nb.light_video import GATES, LightVideoInpaintV1, frame_windows, narrowed
@@ -113,7 +115,7 @@ def test_video_gradients(video_golden, video_model):
 
 
 @needs_video_golden
-@pytest.mark.parametrize('few', [12, 5, 2, 1])
+@pytest.mark.parametrize('few', [12, 5, pytest.param(2, marks=pytest.mark.long), 1])
 def test_video_outputs(video_golden, video_model, few):
     image, mask = tensor(video_golden, 'A|x'), tensor(video_golden, 'A|mask')
     x, soft = video_model.eval().preprocess(image, mask)
@@ -219,7 +221,7 @@ def test_other_reference_model_is_named():
 
 
 def test_training_checkpoint_round_trip(tmp_path):
-    model = create_model('light_inpaint_v1')
+    model = create_model('light_video_inpaint_v1', base_dim=16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for p in model.parameters(): p.grad = torch.ones_like(p)
     optimizer.step()
@@ -462,7 +464,7 @@ def test_bad_options_are_refused(tmp_path):
     assert load_model(tmp_path / 'a.pth')[0].kwargs == dict(channels=[8, 12, 16, 20], blocks=[1, 1, 2, 2], gated=True, rows=False)
 
 
-@pytest.mark.parametrize('frames', [1, 2, 3, 4, 7, 13])
+@pytest.mark.parametrize('frames', [1, 2, 3, 4, 7, pytest.param(13, marks=pytest.mark.long)])
 def test_a_stream_computes_every_frame_once(frames, monkeypatch):
     "The same bits as each frame anew among the two before and after it; and what training sees, nearly."
     model, (image, mask) = awake(FOR_CLIPS, **NARROW), runs_of_holes(frames)
@@ -660,8 +662,9 @@ WIDE = dict(channels=(8, 16, 8, 16), blocks=(1, 2, 1, 3), gated=True, rows=True)
 
 @pytest.mark.parametrize('name, options', [*[(name, {}) for name in dict.fromkeys(kind.name for kind in MODELS.values())], (SMALL, dict(base_dim=8, lv2_mlp_ratio=2)),
                                            (OURS, WIDE), (FOR_CLIPS, WIDE), (OURS, dict(gated=True)), (FOR_CLIPS, dict(rows=True)), (OURS, dict(channels=(8, 8, 8, 8)))])
-def test_a_network_is_known_by_its_weights(tmp_path, name, options):
+def test_a_network_is_known_by_its_weights(tmp_path, request, name, options):
     "Ours and iw3's, for photos and for clips, with all options that change a shape; random numbers elsewhere stay as they were."
+    if options: request.getfixturevalue('known_shapes')
     model = create_model(name, **options)
     torch.save(model.state_dict(), tmp_path / 'a.pth')
     before = torch.random.get_rng_state()
@@ -671,6 +674,15 @@ def test_a_network_is_known_by_its_weights(tmp_path, name, options):
     assert all(torch.equal(value, found['state_dict'][key]) for key, value in model.state_dict().items())
 
 
+SHAPES = cache(models.shapes_of)
+
+
+@pytest.fixture
+def known_shapes(monkeypatch):
+    "The shapes of the usual networks are looked up once for many files."
+    monkeypatch.setattr(models, 'shapes_of', lambda name, _of=models.shapes_of, **options: _of(name, **options) if options else SHAPES(name))
+
+
 def prefixed(start, state): return {start + key: value for key, value in state.items()}
 
 @pytest.mark.parametrize('wrap', [
@@ -678,7 +690,7 @@ def prefixed(start, state): return {start + key: value for key, value in state.i
     lambda s: {'net': {'generator': s}}, lambda s: {'params': {k: v + 1 for k, v in s.items()}, 'params_ema': s}, lambda s: {'weights': s, 'optimizer': {'state': {0: {'exp_avg': torch.zeros(3)}}}},
     lambda s: {'n_averaged': torch.tensor(3), **prefixed('module.', s)}, lambda s: {'state_dict': {'loss.net.conv.weight': torch.zeros(2), **prefixed('inpainter.', s)}, 'hyper': {'lr': 1}},
     lambda s: OrderedDict((k.replace('enc1.', 'enc1._orig_mod.'), v.half()) for k, v in s.items())])
-def test_weights_wherever_they_lie(tmp_path, entries, wrap):
+def test_weights_wherever_they_lie(known_shapes, tmp_path, entries, wrap):
     "As DataParallel, compile, Lightning, BasicSR, an average of weights and others save them."
     state = entries['state_dict']
     torch.save(wrap(state), tmp_path / 'a.pth')
@@ -691,7 +703,7 @@ def test_weights_wherever_they_lie(tmp_path, entries, wrap):
     (dict(patch=None), 'fits none; nearest is inpaint.light_video_inpaint_v1.*, with 1 of 93 weights missing, first patch.bias'), (dict(more=1), '1 of 93 weights unexpected, first more'),
     (dict(patch=torch.zeros(9)), r'1 of 93 weights of another shape, first patch.bias is \(9,\), not \(8,\)'), (dict(patch=torch.zeros(1).expand(8)), '1 of 93 weights no plain numbers, first patch.bias'),
     (dict(patch=torch.zeros(8, dtype=torch.long)), 'no plain numbers'), (dict(patch=torch.zeros(8).to_sparse()), 'no plain numbers'), (dict(patch=torch.full((8,), torch.nan)), 'patch.bias holds NaN')])
-def test_what_fits_no_network_says_what_is_missing(tmp_path, entries, change, says):
+def test_what_fits_no_network_says_what_is_missing(known_shapes, tmp_path, entries, change, says):
     state = dict(entries['state_dict'])
     if 'more' in change: state['more'] = torch.zeros(1)
     elif change['patch'] is None: del state['patch.bias']
@@ -701,12 +713,12 @@ def test_what_fits_no_network_says_what_is_missing(tmp_path, entries, change, sa
 
 
 @pytest.mark.parametrize('content', [{'fc.weight': torch.zeros(3)}, {'a': {'b': {'c': torch.zeros(3)}}}, {'.' * 100_000 + 'bias': torch.zeros(1)}])
-def test_weights_of_something_else(tmp_path, content):
+def test_weights_of_something_else(known_shapes, tmp_path, content):
     torch.save(content, tmp_path / 'a.pth')
     refused(tmp_path / 'a.pth', 'no network here has weights of these names')
 
 
-def test_a_dictionary_in_itself(tmp_path, entries):
+def test_a_dictionary_in_itself(known_shapes, tmp_path, entries):
     loop = {'more': entries['state_dict']}
     loop['again'] = loop
     torch.save(loop, tmp_path / 'a.pth')
@@ -720,7 +732,7 @@ def test_sizes_that_a_file_only_claims(tmp_path, entries, name, options):
     refused(tmp_path / 'a.pth', 'wants options')
 
 
-def test_older_formats(tmp_path, entries):
+def test_older_formats(known_shapes, tmp_path, entries):
     path = tmp_path / 'a.pth'
     whole = torch.load(save_and_name(tmp_path, SMALL), weights_only=True)
     for old in ({k: v for k, v in whole.items() if k not in ('kwargs', 'updated_at', 'train_kwargs', 'nunif_model')}, {**whole, 'kwargs': None}):
@@ -767,7 +779,7 @@ def test_from_safetensors(tmp_path):
         load_model(tmp_path/'told.safetensors', name='light_inpaint_v1')
 
 
-def test_bad_safetensors(tmp_path):
+def test_bad_safetensors(known_shapes, tmp_path):
     from safetensors.torch import save
     good = save({'a': torch.zeros(3)}, {'name': 'inpaint.light_inpaint_v1', 'kwargs': '{}'})
     cases = {'short': (good[:-3], 'is no file of safetensors, or is damaged'), 'empty': (b'', 'is no file of safetensors'),
@@ -787,7 +799,7 @@ def test_bad_safetensors(tmp_path):
 def attentive(name):
     "A light network in which everything hears everything in its window, and says it loudly."
     torch.manual_seed(0)
-    model = create_model(name).eval()
+    model = create_model(name, **{'light_video_inpaint_v1': dict(base_dim=32)}.get(name, {})).eval()
     for key, weights in model.named_parameters():
         if 'proj_spatial.weight' in key: torch.nn.init.normal_(weights, std=0.05)
     for weights in model.to_image.parameters(): torch.nn.init.normal_(weights, std=0.03)
