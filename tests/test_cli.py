@@ -586,7 +586,9 @@ def stop_on_the_way(number, *line):
 def test_sequence_of_the_guides(tmp_path, records, models):
     "Train; stop; resume; twice schedule-free from the weights so far; from a model file, ours and the one before."
     line = ['inpaint_train', 'inpaint', '-i', records, '--model-dir', tmp_path/'models', '--loss', 'l1', *TINY]
-    assert stop_on_the_way(signal.SIGINT, *line).returncode == 130
+    stopped = stop_on_the_way(signal.SIGINT, *line)
+    last = stopped.stderr.splitlines()[-1]
+    assert stopped.returncode == 130 and last.startswith('interrupted') and '--resume' in last, stopped.stderr
     resumed = run(*line[:6], '--num-samples', 4, '--resume')  # the rest is as it was
     assert resumed.returncode == 0 and 'Resumed in epoch 1 of 2' in resumed.stdout
     assert 'As before, because not given: --loss l1, ' in resumed.stdout and '--size 64' in resumed.stdout
@@ -613,7 +615,7 @@ def test_interrupted_at_once(monkeypatch, capsys, tmp_path, program):
     assert status == 130 and error.startswith('interrupted: ') and error.count('\n') == 1
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])  # Ctrl-C: in the sequence of the guides, too
 def test_interrupted(tmp_path, records, number):
     "Ctrl-C and a request to end: 130, one line that says how to go on, and it does go on."
     line = ['inpaint_train', 'inpaint', '-i', records, '--model-dir', tmp_path/'models', '--loss', 'l1', *TINY, '--max-epoch', 1]
