@@ -70,8 +70,8 @@ class DemoPlan:
     size: tuple[int, int] = (720, 960)  # of the scenes, pixels
     record: int = 256  # side of a record, pixels
     crop: int = 128  # side of the crops that the network learns from, pixels
-    seconds: float = 330  # for everything; learning gets what the rest leaves
-    least_learning: float = 120  # seconds of learning, however slow the machine
+    seconds: float = 210  # for everything; learning gets what the rest leaves
+    least_learning: float = 90  # seconds of learning, however slow the machine
     epoch: int = 32  # steps in an epoch
     judged: int = 16  # views for the final judgement
     judged_size: tuple[int, int] = (480, 640)  # of the stereo picture; views are squares, pixels

@@ -3,9 +3,9 @@
 A fresh Python spends seconds on importing PyTorch; two hundred command lines would spend most of an hour.
 `script` starts the installed program instead, exactly as a user does.
 """
-import gc, multiprocessing, os, subprocess, sys, tempfile
+import contextlib, gc, io, multiprocessing, os, subprocess, sys, tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 os.environ['OMP_NUM_THREADS'] = '1'  # before PyTorch is loaded, here and in what is started from here
 ENV = dict(os.environ, PYTHONUNBUFFERED='1')
@@ -23,23 +23,25 @@ class Done(NamedTuple):
     stderr: str
 
 
-def enter(program: str, arguments: list[str], folder: str, output: tuple[str, str]):
+def enter(program: str | Callable, arguments: list[str], folder: str, output: tuple[str, str], env: dict[str, str]):
     "In the new process: what the installed script does, with the outputs in files."
+    os.environ.update(env)
     gc.freeze()  # what is there already is no garbage
     os.chdir(folder)
     for number, path in enumerate(output, 1): os.dup2(os.open(path, os.O_WRONLY), number)
     for name in ('stdout', 'stderr'): setattr(sys, name, open({'stdout': 1, 'stderr': 2}[name], 'w', buffering=1, closefd=False))
     from inpaint_nb import cli
-    sys.exit(getattr(cli, program)(arguments))
+    sys.exit((program if callable(program) else getattr(cli, program))(arguments))
 
 
 class Running:
-    "A command line at work."
-    def __init__(self, program: str, *arguments, cwd: str | Path = '.'):
+    "A command line at work, or a function of a list of words; `env`: what else its environment holds."
+    def __init__(self, program: str | Callable, *arguments, cwd: str | Path = '.', env: dict[str, str] = {}):
         self.folder = tempfile.TemporaryDirectory()
         self.output = tuple(str(Path(self.folder.name)/name) for name in ('stdout', 'stderr'))
         for path in self.output: open(path, 'w').close()
-        self.process = PROCESSES.Process(target=enter, args=(program, [str(argument) for argument in arguments], os.path.abspath(cwd), self.output))
+        given = program, [str(argument) for argument in arguments], os.path.abspath(cwd), self.output, dict(env)
+        self.process = PROCESSES.Process(target=enter, args=given)
         self.process.start()
         self.pid = self.process.pid
 
@@ -52,9 +54,21 @@ class Running:
         with self.folder: return Done(self.process.exitcode, *(Path(path).read_text() for path in self.output))
 
 
-def run(program: str, *arguments, **settings) -> Done:
+def run(program: str | Callable, *arguments, **settings) -> Done:
     "Run a command line to its end."
     return Running(program, *arguments, **settings).wait()
+
+
+def here(program: str, *arguments, cwd: str | Path = '.') -> Done:
+    "Run a command line in this process: where nothing depends on one of its own."
+    from inpaint_nb import cli
+    before, output = os.getcwd(), (io.StringIO(), io.StringIO())
+    with contextlib.redirect_stdout(output[0]), contextlib.redirect_stderr(output[1]):
+        os.chdir(cwd)
+        try: status = getattr(cli, program)([str(argument) for argument in arguments])
+        except SystemExit as end: status = end.code
+        finally: os.chdir(before)
+    return Done(status or 0, *(text.getvalue() for text in output))
 
 
 def script(program: str, *arguments) -> Done:

@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(config, items):
         if 'long' in item.keywords: item.add_marker(skip)
 
 
-def pytest_collection_finish(session):
+def pytest_collection_finish():
     "Whoever reads a clip collects garbage afterwards: not among the modules and tests that are there already, a quarter of a second each time."
     gc.collect()
     gc.freeze()

@@ -5,6 +5,7 @@
 writes FOLDER/hf, which serves as HF_HOME (set HF_HUB_OFFLINE=1 as well), FOLDER/torch, which serves as TORCH_HOME, and FOLDER/weights, which serves as --depth-weights."""
 import shutil
 import sys
+import tempfile
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -34,7 +35,7 @@ def randomise(network, seed=0):
 def with_steps(network, before, after, size):
     "Set two layers with a ReLU between them so that they make terraces, for smooth depth opens no holes."
     values = []
-    watch = before.register_forward_hook(lambda layer, given, result: values.append(result[0].flatten(1)))
+    watch = before.register_forward_hook(lambda layer, given, result: values.append(result[0, :, ::3, ::3].flatten(1)))
     network.eval()((random_scene(3, (size, size)).image - .5) / .3)
     watch.remove()
     middle, spread = values[0][::2].median(1).values, values[0][::2].std(1)
@@ -85,12 +86,28 @@ def pro_network():
     return network
 
 
+def _maker(name):
+    "Which function makes the tiny network behind a name, and what it wants."
+    row = DEPTH_MODELS[name]
+    if issubclass(row.model, ZoeNetwork): return zoe_network, (row.heads == 2,)
+    if issubclass(row.model, ProNetwork): return pro_network, ()
+    return any_network, (row.is_metric, 80 if row.place == 'roads' else 20, row.version != 1)
+
+
 def network_of(name):
     "A tiny network of the architecture behind a name."
-    row = DEPTH_MODELS[name]
-    if issubclass(row.model, ZoeNetwork): return deepcopy(zoe_network(both=row.heads == 2))
-    if issubclass(row.model, ProNetwork): return deepcopy(pro_network())
-    return deepcopy(any_network(row.is_metric, 80 if row.place == 'roads' else 20, second=row.version != 1))
+    make, given = _maker(name)
+    return deepcopy(make(*given))
+
+
+@cache
+def saved(make, given):
+    "The files of a tiny network."
+    from transformers.utils import logging
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        make(*given).save_pretrained(folder)
+        return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
 
 
 def original_names(state):
@@ -121,17 +138,15 @@ def original_names(state):
 
 def write_weights(name, folder):
     "The files of one name as its repository holds them; for the original layout one file."
-    from safetensors.torch import load_file, save_file
-    from transformers.utils import logging
-    folder, source = Path(folder), SOURCES[name]
+    from safetensors.torch import load, save_file
+    folder, source, files = Path(folder), SOURCES[name], saved(*_maker(name))
     folder.mkdir(parents=True, exist_ok=True)
-    logging.disable_progress_bar()
-    network_of(name).save_pretrained(folder)
-    if len(source.files) > 1: return folder
+    if len(source.files) > 1:
+        for file, data in files.items(): (folder/file).write_bytes(data)
+        return folder
     file = folder/source.files[0]
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(original_names(load_file(folder/'model.safetensors')), file)
-    (folder/'model.safetensors').unlink(), (folder/'config.json').unlink()
+    save_file(original_names(load(files['model.safetensors'])), file)
     return folder
 
 

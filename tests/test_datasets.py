@@ -1,5 +1,6 @@
 "Records on disk: golden numbers, hostile pictures, several workers, kill and rerun."
 import json, os, random, shutil, signal, zlib
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -9,21 +10,19 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from inpaint_nb import crops, datasets
-from inpaint_nb.crops import keyed_random
+from inpaint_nb import crops, datasets, records as records_page
+from inpaint_nb.crops import RecordOptions, keyed_random
 from inpaint_nb.datasets import (
     HardExampleSampler, InpaintDataset, grid_crop, list_records, read_record, thicken_mask
 )
 from inpaint_nb.photos import open_picture, read_photo, upright_size
-from inpaint_nb.records import (
-    content_key, own_share, record_note, write_record
-)
+from inpaint_nb.records import RecordWork, content_key, own_share, record_note, write_record
 from inpaint_nb.depth import DepthModel
 from inpaint_nb.masks import mask_closing
 from inpaint_nb.scenes import random_scene
 from inpaint_nb.warp import forward_warp
-from stopping import count_changes, run_and_stop
-from making import contents, make_image_records, to_pixels
+from stopping import stopped
+from making import contents, make_image_records, make_small, to_pixels, worked_small
 from reference import golden
 
 STEREO = Path(__file__).parents[2]/'shared/data/stereo'
@@ -49,8 +48,11 @@ def records(photos, tmp_path_factory):
     return folder
 
 
+SIZE = 288  # of records, a little more than crops
+
+
 def make(photos, folder, **options):
-    return make_image_records(photos, folder, 'test', 'Pseudo', **dict(dict(divergence_level=3, progress=False), **options))
+    with worked_small(): return make_image_records(photos, folder, 'test', 'Pseudo', **dict(dict(size=SIZE, divergence_level=3, progress=False), **options))
 
 
 # Golden numbers
@@ -127,7 +129,7 @@ def test_record_contents(records):
     for part in ('train', 'eval'):
         for name in list_records(records/part):
             picture, mask = read_record(records/part, name)
-            assert picture.shape == (512, 512, 3) and mask.shape == (512, 512)
+            assert picture.shape == (SIZE, SIZE, 3) and mask.shape == (SIZE, SIZE)
             assert set(np.unique(mask)) == {0, 255} and (mask > 0).sum() > 300
             note = record_note(records/part/f'{name}_M.png')
             assert note['options']['seed'] == 71 and note['source'].startswith(name.split('_')[2])
@@ -149,7 +151,7 @@ def test_seed_level_and_samples(photos, records, tmp_path):
 
 
 def test_large_records(photos, tmp_path):
-    make(photos, tmp_path, size=1200, eval_only=True, num_samples=1)
+    make_image_records(photos, tmp_path, 'test', 'Pseudo', size=1200, divergence_level=3, eval_only=True, num_samples=1, progress=False)
     names = list_records(tmp_path/'eval')
     assert {read_record(tmp_path/'eval', name)[1].shape for name in names} == {(1200, 1200)}
 
@@ -220,24 +222,28 @@ def test_nothing_made(tmp_path):
 
 # Killed and run again
 
-def program(photos, folder):
-    return f"""
-from inpaint_nb.crops import RecordOptions
-from inpaint_nb.records import RecordWork, make_image_records
-make_image_records({str(photos)!r}, {str(folder)!r}, RecordOptions('test', 'Pseudo', divergence_level=3), RecordWork(max_workers=2, progress=False))
-"""
+def go(photos, folder, number=0, at=0):
+    "As `make`, in a process that gets a signal just before its change number `at`."
+    options, work = RecordOptions('test', 'Pseudo', size=SIZE, divergence_level=3), RecordWork(max_workers=2, progress=False)
+    return stopped(partial(make_small, records_page.make_image_records, photos, folder, options, work), folder, folder.with_suffix('.report'), number, at)
+
+
+def count_changes(photos, folder):
+    done = go(photos, folder)
+    assert done.status == 0, done.said
+    return done.steps
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='signals of Unix')
 def test_killed_and_run_again(photos, records, tmp_path):
     "Each time just before a change that chance chose, of all that a whole run makes."
     whole, out, chance = contents(records), tmp_path/'out', random.Random()
-    changes = count_changes(program(photos, tmp_path/'count'), tmp_path/'count')
+    changes = count_changes(photos, tmp_path/'count')
     assert changes > 2 * len(whole)  # each file is written, and gets its name
     for turn in range(3):
         at = chance.randint(1, changes)
-        killed = run_and_stop(program(photos, out), out, signal.SIGKILL, at)
-        assert killed.returncode == -signal.SIGKILL or turn and killed.returncode == 0, (at, changes, killed)
+        killed = go(photos, out, signal.SIGKILL, at)
+        assert killed.status == -signal.SIGKILL or turn and killed.status == 0, (at, changes, killed)
     make(photos, out)
     assert contents(out) == whole
 
@@ -246,11 +252,11 @@ def test_killed_and_run_again(photos, records, tmp_path):
 @pytest.mark.parametrize('kind', [signal.SIGTERM, signal.SIGINT])
 def test_interrupted(photos, records, tmp_path, kind):
     out, chance = tmp_path/'out', random.Random()
-    changes = count_changes(program(photos, tmp_path/'count'), tmp_path/'count')
+    changes = count_changes(photos, tmp_path/'count')
     at = chance.randint(changes // 4, changes // 2)  # not before it listens for signals
-    stopped = run_and_stop(program(photos, out), out, kind, at)
-    assert stopped.returncode and 'KeyboardInterrupt' in stopped.stderr, (at, stopped)
-    assert float(stopped.stdout) < 10
+    done = go(photos, out, kind, at)
+    assert done.status and 'KeyboardInterrupt' in done.said, (at, done)
+    assert done.seconds < 10
     assert not any(name.endswith('.part') for name in contents(out))
     assert contents(out).items() <= contents(records).items() and contents(out) != contents(records)
 
@@ -342,12 +348,12 @@ def test_least_detail(photos, records, tmp_path):
     "Without it notes are what they were; with it plain records are left out, and the two are not mixed."
     mask = next((records/'train').glob('*_M.png'))
     assert 'least_detail' not in record_note(mask)['options']
-    some, none = (make(photos, tmp_path/name, least_detail=least) for name, least in (('some', 6), ('none', 255)))
+    some, none = (make(photos, tmp_path/name, least_detail=least) for name, least in (('some', 9), ('none', 255)))
     kept = {name for name in contents(tmp_path/'some') if name.endswith('.png')}
     assert none.made == 0 < some.made < len(list(records.rglob('*_M.png'))) and kept < set(contents(records))
     for name in kept:
         if name.endswith('_C.png'): assert (tmp_path/'some'/name).read_bytes() == (records/name).read_bytes()
-    with pytest.raises(ValueError, match='was made with least_detail 0.0, not 6.0'): make(photos, records, least_detail=6)
+    with pytest.raises(ValueError, match='was made with least_detail 0.0, not 9.0'): make(photos, records, least_detail=9)
 
 
 def test_widest_holes(photos, records, tmp_path):

@@ -19,7 +19,7 @@ from inpaint_nb.stereo import save_picture
 from inpaint_nb import train
 from inpaint_nb.train import PlainStep
 
-PLAN = DemoPlan(pictures=2, held_out=2, size=(180, 240), record=128, crop=60, seconds=2, least_learning=2, epoch=4, judged=2, judged_size=(120, 160))
+PLAN = DemoPlan(pictures=2, held_out=2, size=(180, 240), record=128, crop=60, seconds=1, least_learning=1, epoch=4, judged=2, judged_size=(120, 160))
 MODEL = 'model/inpaint_nb.background_v1.pth'
 
 @pytest.fixture(autouse=True)
@@ -147,7 +147,7 @@ def stopped(out: Path, number: int) -> str:
     process.send_signal(number)
     return process.communicate(timeout=240)[0]
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize('number', [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.long)])
 def test_goes_on_where_it_was_stopped(tmp_path, capsys, number):
     out = tmp_path/'out'
     text = stopped(out, number)

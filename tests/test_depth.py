@@ -29,6 +29,7 @@ from inpaint_nb.depth_networks import AnyNetwork, ProNetwork, VideoNetwork, ZoeN
 from inpaint_nb.pseudo import Pseudo
 from inpaint_nb.masks import disocclusion_mask, mask_closing
 from inpaint_nb.scenes import random_clip, random_scene
+from commands import ENV, run
 from standins import NETWORKS, SOURCES, network_of, write_all, write_torch_hub, write_weights
 
 PHOTOS = Path(__file__).parents[2] / 'shared' / 'data' / 'photos'
@@ -229,15 +230,18 @@ def test_pseudo_is_a_function_of_picture_and_seed():
     assert all(not torch.equal(Pseudo(seed).infer(images[:1]), together[:1]) for seed in range(5))
 
 
+def digest_of_pseudo():
+    return hashlib.sha256(b''.join(Pseudo(2).infer(random_scene(seed, (500, 800)).image).numpy().tobytes() for seed in range(3))).hexdigest()
+
+
+def say_pseudo(words: list[str]):
+    torch.set_num_threads(int(words[0])); cv2.setNumThreads(int(words[0]))
+    print(digest_of_pseudo())
+
+
 def test_pseudo_in_another_process_with_other_threads():
-    scenes = [random_scene(seed, (500, 800)).image for seed in range(3)]
-    here = hashlib.sha256(b''.join(Pseudo(2).infer(image).numpy().tobytes() for image in scenes)).hexdigest()
-    code = ("import torch, cv2, hashlib; torch.set_num_threads(3); cv2.setNumThreads(3)\n"
-            "from inpaint_nb.pseudo import Pseudo; from inpaint_nb.scenes import random_scene\n"
-            "depth = [Pseudo(2).infer(random_scene(seed, (500, 800)).image) for seed in range(3)]\n"
-            "print(hashlib.sha256(b''.join(d.numpy().tobytes() for d in depth)).hexdigest())")
-    there = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip()
-    assert there == here
+    there = run(say_pseudo, '3')
+    assert there.returncode == 0 and there.stdout == f'{digest_of_pseudo()}\n', there
 
 
 @pytest.mark.parametrize('height, width', [(1, 1), (1, 40), (3, 3), (5, 5), (7, 1), (8, 8), (16, 17), (30, 900), (900, 30), (400, 401)])
@@ -450,17 +454,13 @@ def test_no_depth_to_time_the_rest():
     with pytest.raises(ValueError, match="nothing after its name, but got '3'"): create_depth_model('NULL:3')
 
 
-def run(code, **environment):
-    "Python code in a process of its own."
-    import os
-    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={**os.environ, **environment})
+def say_names(names: list[str]):
+    for name in names: print(create_depth_model(name).name)
 
 
 def test_the_usual_caches(standins):
     "HF_HOME, HF_HUB_OFFLINE and TORCH_HOME are respected; only remote programs ask for more; the licence is said once."
-    code = ("from inpaint_nb.depth_models import create_depth_model\n"
-            "for name in ('Any_V2_B', 'Any_V2_B', 'Distill_Any_B', 'ZoeD_Any_N'): print(create_depth_model(name).name)")
-    done = run(code, INPAINT_TRUST_REMOTE_CODE='1', **standins[1])
+    done = run(say_names, 'Any_V2_B', 'Any_V2_B', 'Distill_Any_B', 'ZoeD_Any_N', env={'INPAINT_TRUST_REMOTE_CODE': '1'} | standins[1])
     assert done.stdout.split() == ['Any_V2_B', 'Any_V2_B', 'Distill_Any_B', 'ZoeD_Any_N'], done.stderr
     assert done.stderr.count('CC-BY-NC-4.0; no commercial use') == 1 and done.stderr.count('\n') == 1
     with pytest.raises(ValueError, match='program of github.com/nagadomi/Depth-Anything_iw3: .* allow it with `trust_remote_code`'):
@@ -534,12 +534,21 @@ def test_weights_are_found_without_loading_them(name, standins, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_a_look_for_weights_loads_nothing(standins):
-    code = ("import sys, time; from inpaint_nb.depth_models import check_weights\n"
+@pytest.fixture(scope='module')
+def fresh(standins):
+    "What a Python says that has loaded nothing before."
+    code = ("from inpaint_nb.depth import DEPTH_MODELS, create_depth_model\n"
+            "print(create_depth_model('Pseudo').name, len(DEPTH_MODELS) > 30)\n"
+            "import sys, time; from inpaint_nb.depth_models import check_weights\n"
             "start = time.process_time()\n"
             "for name in ('Any_S', 'ZoeD_N', 'VDA_S', 'Pseudo', 'Files:x', 'nonsense'): check_weights(name)\n"
             "print(time.process_time() - start < 1, {'transformers', 'safetensors'} & set(sys.modules))")
-    assert run(code, **standins[1]).stdout.split() == ['True', 'set()']
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENV | standins[1])
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_look_for_weights_loads_nothing(fresh): assert fresh[1] == 'True set()'
 
 
 def test_a_server_is_asked_once(monkeypatch):
@@ -844,10 +853,7 @@ def test_early_refusal(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=message): check_model_type(name, trust_remote_code=True)
 
 
-def test_two_names_that_scripts_import_from_the_first_room():
-    code = ("from inpaint_nb.depth import DEPTH_MODELS, create_depth_model\n"
-            "print(create_depth_model('Pseudo').name, len(DEPTH_MODELS) > 30)")
-    assert run(code).stdout.split() == ['Pseudo', 'True']
+def test_two_names_that_scripts_import_from_the_first_room(fresh): assert fresh[0] == 'Pseudo True'
 
 
 def test_a_depth_video_is_read_once_for_its_digest(tmp_path, monkeypatch):

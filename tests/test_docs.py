@@ -1,12 +1,14 @@
-"""The site without Quarto: nbdev's processing, nbconvert's HTML, and a look at all that a reader could click on."""
+"""The site without Quarto: nbdev's processing, nbconvert's Markdown, and a look at all that a reader could click on."""
 import base64, binascii, filecmp, json, os, re, shutil, subprocess, sys
+from collections.abc import Iterator
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest, yaml
 from execnb.nbio import read_nb
-from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
 from nbdev.config import get_config
 from colab import INSTALL, links, source, wants_them, with_colab
 from readme import ROOT, plain
@@ -16,6 +18,7 @@ CONFIG = get_config(path=ROOT)
 SITE = f"{CONFIG.doc_host}{CONFIG.doc_baseurl}/"
 CODE = f"{CONFIG.git_url}/blob/{CONFIG.branch}/"
 HEAVY = 300_000  # bytes of an image
+RICHEST = 'text/html', 'text/markdown', 'image/png', 'image/jpeg', 'text/plain'  # what is shown of an output, best first
 ENV = dict(os.environ, OMP_NUM_THREADS='1', MPLBACKEND='agg')
 
 
@@ -61,10 +64,10 @@ class Page(HTMLParser):
         self.front_matter = next(yaml.safe_load_all(notebook.cells[0].source.strip().removesuffix('---')))
         self.name = self.front_matter['output-file']
         notebook.cells = notebook.cells[1:]
-        self.html, _ = HTMLExporter(template_name='basic').from_notebook_node(notebook)
-        for cell in notebook.cells:
-            if cell.cell_type == 'markdown': self.ids |= set(anchors(cell.source))
-            for output in cell.get('outputs', []): self.ids |= set(anchors(output.get('data', {}).get('text/markdown', '')))
+        shown = [part for cell in notebook.cells for part in shown_in(cell)]
+        for kind, text in shown:
+            if kind == 'text/markdown': self.ids |= set(anchors(text))
+        self.html = '\n'.join(as_html(*part) for part in shown)
         self.feed(self.html)
 
     def handle_starttag(self, tag, attributes):
@@ -72,6 +75,25 @@ class Page(HTMLParser):
         if tag == 'a' and attributes.get('href'): self.links.append(attributes['href'])
         if tag == 'img': self.images.append(attributes)
         if attributes.get('id'): self.ids.add(attributes['id'])
+
+
+def shown_in(cell) -> Iterator[tuple[str, str]]:
+    "What a reader sees of a cell: the kind of each part, and its text."
+    if cell.cell_type == 'markdown': yield 'text/markdown', cell.source
+    else: yield 'text/plain', cell.source
+    for output in cell.get('outputs', []):
+        if 'text' in output: yield 'text/plain', ''.join(output['text'])
+        if 'traceback' in output: yield 'text/plain', '\n'.join(output['traceback'])
+        data = output.get('data', {})
+        richest = next((kind for kind in RICHEST if kind in data), None)
+        if richest: yield richest, ''.join(data[richest])
+
+
+def as_html(kind: str, text: str) -> str:
+    if kind == 'text/html': return text
+    if kind == 'text/markdown': return markdown2html(text)
+    if kind == 'text/plain': return f'<pre>{escape(text)}</pre>'
+    return f'<img src="data:{kind};base64,{text}">'
 
 
 def anchors(text: str):

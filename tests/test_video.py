@@ -19,10 +19,12 @@ from inpaint_nb.depth import write_depth
 from inpaint_nb.scenes import random_clip
 from inpaint_nb.frames import ClipError
 from inpaint_nb.clips import open_clip
+from inpaint_nb.records import RecordWork
 from inpaint_nb.sequences import VideoDataset, list_clip_records
 from inpaint_nb.video import ClipMaker, clip_note
-from making import contents, make_video_records, options_of, to_pixels
-from stopping import count_changes, run_and_stop
+from commands import PROCESSES
+from making import contents, make_small, make_video_records, options_of, to_pixels, worked_small
+from stopping import stopped
 
 VIDEOS = Path(__file__).parents[2]/'shared/data/videos'
 LEGS = os.name == 'posix'
@@ -58,6 +60,11 @@ def write_sound(path):
 
 
 FRAMES = scene_frames(7, 30)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def small():
+    with worked_small(): yield
 
 
 @pytest.fixture(scope='module')
@@ -370,20 +377,24 @@ def test_more_samples(clip, records, tmp_path):
     assert before.keys() <= after.keys() and all(after[name] == data for name, data in before.items() if not name.endswith(('0000_M.png', '.json')))
 
 
+OPTIONS, WORK = video.ClipOptions('t', 'Pseudo', seq=2, skip_interval=8, size=256, divergence_level=3), RecordWork(max_workers=2, progress=False)
+
+
+def go(clip, folder, number=0, at=0):
+    "As `make`, in a process that gets a signal just before its change number `at`."
+    return stopped(partial(make_small, video.make_video_records, clip, folder, OPTIONS, WORK), folder, folder.with_suffix('.report'), number, at)
+
+
 @pytest.mark.skipif(not LEGS, reason='no SIGKILL here')
 def test_kill_and_rerun(clip, records, tmp_path):
     "Each time just before a change that chance chose."
-    def code(folder): return f"""
-from inpaint_nb.records import RecordWork
-from inpaint_nb.video import ClipOptions, make_video_records
-make_video_records({str(clip)!r}, {str(folder)!r}, ClipOptions('t', 'Pseudo', seq=2, skip_interval=8, size=256, divergence_level=3), RecordWork(max_workers=2, progress=False))
-"""
     out, chance = tmp_path/'out', random.Random()
-    changes = count_changes(code(tmp_path/'count'), tmp_path/'count')
+    changes = go(clip, tmp_path/'count').steps
+    assert changes > len(contents(records))
     for turn in range(3):
         at = chance.randint(1, changes)
-        killed = run_and_stop(code(out), out, signal.SIGKILL, at)
-        assert killed.returncode == -signal.SIGKILL or turn and killed.returncode == 0, (at, changes, killed)
+        killed = go(clip, out, signal.SIGKILL, at)
+        assert killed.status == -signal.SIGKILL or turn and killed.status == 0, (at, changes, killed)
         for path in out.glob('[!.]*'): assert contents(path) == contents(records/path.name)
     make(clip, out)
     assert contents(out) == contents(records)
@@ -556,7 +567,7 @@ def test_real_clips(tmp_path, name, size, number):
 def test_jumps_are_exact(tmp_path, name, codec, options):
     "Far ahead and far back, by a key frame or from the beginning: the same pixels as one frame after the other."
     noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    frames = [np.kron(np.roll(noise, number, 1), np.ones((4, 4, 1), np.uint8)) for number in range(400)]
+    frames = [np.kron(np.roll(noise, number, 1), np.ones((2, 2, 1), np.uint8)) for number in range(400)]
     clip = open_clip(write(tmp_path/name, frames, codec=codec, options={'g': '40'} | options))
     one_by_one = list(clip.frames())
     assert len(one_by_one) == 400
@@ -588,7 +599,7 @@ def test_no_frame_is_decoded_twice_on_the_way_forward(tmp_path):
 @pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='the memory in use is told by Linux only')
 def test_a_slow_reader_holds_few_frames(tmp_path):
     "No decoder goes on while somebody works on a frame."
-    path = write(tmp_path/'a.mp4', [np.full((720, 1280, 3), number % 256, np.uint8) for number in range(300)])
+    path = write(tmp_path/'a.mp4', [np.full((720, 1280, 3), number, np.uint8) for number in range(240)], options={'preset': 'ultrafast'})
     clip, before = open_clip(path), None
     with clip.reading() as read:
         for number in range(60):
@@ -644,15 +655,23 @@ def test_no_decoder_stays_behind(clip):
     finally: gc.enable()
 
 
+def noted(said, clip, folder):
+    "In a process of its own: the records, and what it says in a file."
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+    make_small(video.make_video_records, clip, folder, OPTIONS, WORK)
+
+
 @pytest.mark.parametrize('late', [0, 3])
 def test_two_runs_at_once(clip, tmp_path, late):
     "The same command twice: neither fails, nothing is left behind, the records are those of one run."
-    code = f"from inpaint_nb.records import RecordWork; from inpaint_nb.video import ClipOptions, make_video_records; make_video_records({str(clip)!r}, {str(tmp_path/'out')!r}, ClipOptions('t', 'Pseudo', seq=2, skip_interval=8, size=256, divergence_level=3), RecordWork(progress=False))"
     runs = []
     for number in range(2):
-        runs.append(subprocess.Popen([sys.executable, '-c', code], env=dict(os.environ, OMP_NUM_THREADS='1'), stderr=subprocess.PIPE, text=True))
-        while late and not number and not list(tmp_path.glob('out/.*.part')) and runs[0].poll() is None: time.sleep(.005)
-    assert [(run.communicate()[1], run.returncode) for run in runs] == [('', 0)] * 2
+        runs.append(PROCESSES.Process(target=noted, args=(tmp_path/f'said {number}', clip, tmp_path/'out')))
+        runs[-1].start()
+        while late and not number and not list(tmp_path.glob('out/.*.part')) and runs[0].exitcode is None: time.sleep(.005)
+    for number, run in enumerate(runs):
+        run.join(240)
+        assert ((tmp_path/f'said {number}').read_text(), run.exitcode) == ('', 0)
     make(clip, tmp_path/'alone')
     assert contents(tmp_path/'out') == contents(tmp_path/'alone')
 
