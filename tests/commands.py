@@ -11,8 +11,9 @@ os.environ['OMP_NUM_THREADS'] = '1'  # before PyTorch is loaded, here and in wha
 ENV = dict(os.environ, PYTHONUNBUFFERED='1')
 METHOD = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
 PROCESSES = multiprocessing.get_context(METHOD)
-LOADED = '''inpaint_nb.cli inpaint_nb.run inpaint_nb.benchmark inpaint_nb.operations inpaint_nb.keeping inpaint_nb.stereo_program inpaint_nb.export inpaint_nb.video
-    torch._dynamo torch.utils.tensorboard matplotlib.backends.backend_agg'''.split()  # what each would load for itself: training alone another thousand modules
+LOADED = '''inpaint_nb.cli inpaint_nb.run inpaint_nb.benchmark inpaint_nb.operations inpaint_nb.keeping inpaint_nb.stereo_program
+    inpaint_nb.export inpaint_nb.video torch._dynamo torch.utils.tensorboard matplotlib.backends.backend_agg
+    '''.split()  # what each would load for itself: training alone another thousand modules
 if METHOD == 'forkserver': PROCESSES.set_forkserver_preload(LOADED)
 
 

@@ -525,7 +525,8 @@ READERS = ['| head -n 1', '2>&1 | head -n 1', '2>&1 | true', '2>&-', '>&-', '<&-
 
 @pytest.mark.skipif(shutil.which('bash') is None, reason='needs bash')
 @pytest.mark.parametrize('end, status, reader', [
-    pytest.param(end, status, reader, marks=[pytest.mark.long] * (end in ('failed', 'incomplete') and number > 2))  # which end as those that were stopped, with another line and number
+    # failed or incomplete ends as stopped does, with another line and number
+    pytest.param(end, status, reader, marks=[pytest.mark.long] * (end in ('failed', 'incomplete') and number > 2))
     for end, status in (('', 0), ('failed', 1), ('incomplete', 3), ('stopped', 130)) for number, reader in enumerate(READERS)])
 def test_nobody_reads(tmp_path, reader, end, status):
     "The work goes on to its end, and ends with its own status, as soon as it is done."
@@ -586,7 +587,9 @@ def stop_on_the_way(number, *line):
 def test_sequence_of_the_guides(tmp_path, records, models):
     "Train; stop; resume; twice schedule-free from the weights so far; from a model file, ours and the one before."
     line = ['inpaint_train', 'inpaint', '-i', records, '--model-dir', tmp_path/'models', '--loss', 'l1', *TINY]
-    assert stop_on_the_way(signal.SIGINT, *line).returncode == 130
+    stopped = stop_on_the_way(signal.SIGINT, *line)
+    last = stopped.stderr.splitlines()[-1]
+    assert stopped.returncode == 130 and last.startswith('interrupted') and '--resume' in last, stopped.stderr
     resumed = run(*line[:6], '--num-samples', 4, '--resume')  # the rest is as it was
     assert resumed.returncode == 0 and 'Resumed in epoch 1 of 2' in resumed.stdout
     assert 'As before, because not given: --loss l1, ' in resumed.stdout and '--size 64' in resumed.stdout
@@ -595,7 +598,8 @@ def test_sequence_of_the_guides(tmp_path, records, models):
         assert free.returncode == 0 and 'Kept: the weights after epoch 2.' in free.stdout
     before = torch.load(tmp_path/'models'/CHECKPOINT, weights_only=True)
     assert before['train_kwargs']['optimizer'] == 'adamw_schedulefree' and 'raw_state_dict' in before
-    still = ['--max-epoch', 1, '--learning-rate', '1e-30', '--weight-decay', 0, '--optimizer', 'adamw_schedulefree', '--model-dir', tmp_path/'from_file', '--checkpoint-file']
+    still = ['--max-epoch', 1, '--learning-rate', '1e-30', '--weight-decay', 0, '--optimizer', 'adamw_schedulefree']
+    still += ['--model-dir', tmp_path/'from_file', '--checkpoint-file']
     for source in (tmp_path/'models/inpaint.light_inpaint_v1.pth', models/CHECKPOINT):
         assert run(*line, *still, source).returncode == 0
         (old, new) = [torch.load(path, weights_only=True)['state_dict'] for path in (source, tmp_path/'from_file/inpaint.light_inpaint_v1.pth')]
@@ -613,7 +617,8 @@ def test_interrupted_at_once(monkeypatch, capsys, tmp_path, program):
     assert status == 130 and error.startswith('interrupted: ') and error.count('\n') == 1
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+# Ctrl-C: in the sequence of the guides, too
+@pytest.mark.parametrize('number', [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_interrupted(tmp_path, records, number):
     "Ctrl-C and a request to end: 130, one line that says how to go on, and it does go on."
     line = ['inpaint_train', 'inpaint', '-i', records, '--model-dir', tmp_path/'models', '--loss', 'l1', *TINY, '--max-epoch', 1]
