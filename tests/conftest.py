@@ -40,3 +40,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def pale(monkeypatch):
+    """`loss.png` is an empty picture: each epoch of a tiny network would spend more time on drawing it than on everything else.
+
+    The figure is made all the same. Real ones: `test_eval_pictures_and_loss_picture`, `test_files_and_columns`, and whatever runs as a process of its own.
+    """
+    from inpaint_nb import watch
+    monkeypatch.setattr(watch, 'png', lambda figure: b'')

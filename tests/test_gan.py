@@ -57,6 +57,10 @@ def quick():
     with mock.patch.dict(MODELS, {NAME: Tiny, TinyClip.name: TinyClip}): yield
     torch.set_num_threads(before)
 
+@pytest.fixture(autouse=True)
+def pale_but_where_it_is_looked_at(request):
+    if request.node.name != 'test_files_and_columns': request.getfixturevalue('pale')
+
 def noise(seed: int) -> tuple[np.ndarray, np.ndarray]:
     "A coarse picture, and an upright hole."
     rng, mask = np.random.RandomState(seed), np.zeros((80, 80), bool)

@@ -35,7 +35,7 @@ def source(tmp_path_factory):
     for clip in range(2):
         (folder/f'clips/{clip}').mkdir(parents=True)
         for number, scene in enumerate(random_clip(clip, 6, (100, 130))): Image.fromarray(to_pixels(scene.image)).save(folder/f'clips/{clip}/{number}.png')
-    write_film(folder/'film.mp4', [to_pixels(scene.image) for scene in random_clip(5, 30, (64, 96))])
+    write_film(folder/'film.mp4', [to_pixels(scene.image) for scene in random_clip(5, 16, (64, 96))])
     return folder
 
 
@@ -81,7 +81,7 @@ def test_killed(source, beginnings, tmp_path, name):
         killed += status != 0
         if name == 'stereo':
             films = [data/'film_left.mp4', data/'film_mask.mp4']
-            assert all(film.read_bytes() == b'older' or len(open_clip(film)) == 30 for film in films), at
+            assert all(film.read_bytes() == b'older' or len(open_clip(film)) == 16 for film in films), at
         status, _, said = go(name, source, data, report)
         assert status == 0 and same(name, data, whole), (at, steps, said, sorted(contents(data)), sorted(contents(whole)))
         shutil.rmtree(data)

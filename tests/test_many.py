@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from commands import run
 from inpaint_nb import cli, many, stereo
 from inpaint_nb.clips import open_clip
 from inpaint_nb.scenes import random_clip, random_scene
@@ -151,14 +150,15 @@ def test_frames_are_a_clip_only_when_asked(tmp_path):
     frames = [scene.image for scene in random_clip(2, 4, (48, 64))]
     (tmp_path/'frames').mkdir()
     for number, frame in enumerate(frames): save_picture(frame, tmp_path/f'frames/{number}.png')
+    go = lambda *line: cli.inpaint_stereo([str(part) for part in line])
     lines = {'photos': (), 'clip': ('--clip',), 'slow': ('--fps', 5), 'both': ('--clip', '--recursive')}
     for name, more in lines.items():
-        assert run('inpaint_stereo', tmp_path/'frames', '-o', tmp_path/name, *LINE, *more).returncode == 0
-    assert run('inpaint_stereo', tmp_path/'frames', '-o', tmp_path/'named.mkv', *LINE).returncode == 0
+        assert go(tmp_path/'frames', '-o', tmp_path/name, *LINE, *more) == 0
+    assert go(tmp_path/'frames', '-o', tmp_path/'named.mkv', *LINE) == 0
     assert results(tmp_path/'photos') == {f'{number}_LRF_Full_SBS.png' for number in range(4)}
     clips = [tmp_path/f'{name}/frames_LRF_Full_SBS.mp4' for name in ('clip', 'slow', 'both')] + [tmp_path/'named.mkv']
     assert [round(open_clip(clip).fps) for clip in clips] == [30, 5, 30, 30]
-    assert run('inpaint_stereo', tmp_path, '-o', tmp_path/'all', *LINE, '--clip', '--recursive').returncode == 0
+    assert go(tmp_path, '-o', tmp_path/'all', *LINE, '--clip', '--recursive') == 0
     assert 'frames_LRF_Full_SBS.mp4' in results(tmp_path/'all')
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from torch import nn
-from torch._dynamo.utils import counters
 
 from inpaint_nb import loading, run as long_run, settings, train, watch
 from inpaint_nb.datasets import InpaintDataset
@@ -58,6 +57,10 @@ def make_data(root: Path, train=6, eval=3) -> Path:
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory): return make_data(tmp_path_factory.mktemp('data')/'records')
+
+@pytest.fixture(autouse=True)
+def pale_but_where_it_is_looked_at(request):
+    if 'loss_picture' not in request.node.name: request.getfixturevalue('pale')
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -518,6 +521,7 @@ def test_tensorboard_goes_on_where_the_run_does(data, tmp_path):
 
 def test_compiled_is_the_same_network(data, tmp_path, through):
     history, expected = through()
+    from torch._dynamo.utils import counters  # not at the top: processes of other tests begin with this file as well
     torch._dynamo.reset()
     counters.clear()
     compiled = run(data, tmp_path, compile=True)
@@ -576,9 +580,9 @@ def launch(data, folder, processes, *options):
 @pytest.mark.parametrize('steps, options', [
     pytest.param(50, ('--batch-size', 2, '--backward-step', 2), marks=pytest.mark.long),
     pytest.param(10, ('--batch-size', 1, '--backward-step', 4), marks=pytest.mark.long),
-    (16, ('--batch-size', 3, '--backward-step', 1, '--optimizer', 'adamw_schedulefree', '--ema-model'))])
+    (10, ('--batch-size', 3, '--backward-step', 1, '--optimizer', 'adamw_schedulefree', '--ema-model'))])
 def test_two_processes_learn_like_one(data, tmp_path, steps, options):
-    "Fifty steps of the real network, one in each epoch, so that loss.csv is the curve of losses; three samples in a batch, so that processes have unequal parts."
+    "Steps of the real network, one in each epoch, so that loss.csv is the curve of losses; three samples in a batch, so that processes have unequal parts."
     size = options[1] * options[3]
     rest = ('--num-samples', size, '--max-epoch', steps, '--learning-rate-cycles', 1, '--eval-step', steps // 2, *options)
     results = []

@@ -8,7 +8,7 @@ from PIL import Image
 
 from inpaint_nb.records import write_record
 from inpaint_nb.scenes import random_scene
-from inpaint_nb.watching import look, words
+from inpaint_nb.watching import look, main, words
 
 LINE = ('inpaint -i data --model-dir model --loss l1 --size 60 --batch-size 2 --backward-step 1 --num-samples 8 --eval-step 1 --save-eval-step 1 '
         '--learning-rate-cycles 1 --num-workers 0 --gpu -1 --seed 1').split()
@@ -62,6 +62,6 @@ def test_a_stopped_run_says_so(folder):
     assert watched.returncode == 0 and 'stopped after' in watched.stdout
 
 
-def test_no_run(tmp_path):
-    watched = subprocess.run([sys.executable, '-m', 'inpaint_nb.watching', tmp_path], env=ENV, capture_output=True, text=True, timeout=240)
-    assert watched.returncode == 1 and len(watched.stderr.splitlines()) == 1 and 'progress.json' in watched.stderr
+def test_no_run(tmp_path, capsys):
+    status, said = main([str(tmp_path)]), capsys.readouterr().err
+    assert status == 1 and len(said.splitlines()) == 1 and 'progress.json' in said
