@@ -531,7 +531,7 @@ READERS = ['| head -n 1', '2>&1 | head -n 1', '2>&1 | true', '2>&-', '>&-', '<&-
 def test_nobody_reads(tmp_path, reader, end, status):
     "The work goes on to its end, and ends with its own status, as soon as it is done."
     line = f'{sys.executable} -c "$1" {end} {reader}; echo status ${{PIPESTATUS[0]}} >&3'
-    done = subprocess.run(['bash', '-c', f'exec 3>status; {line}', 'bash', TALKER], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(['bash', '-c', f'exec 3>status; {line}', 'bash', TALKER], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=240)
     assert (tmp_path/'status').read_text() == f'status {status}\n', done
     assert (tmp_path/'done').exists() and 'Traceback' not in done.stderr and 'Exception' not in done.stderr
 
@@ -542,7 +542,7 @@ def test_nobody_reads(tmp_path, reader, end, status):
     for program in PROGRAMS for reader in ('| head -n 1', '2>&1 | true', '>&- 2>&-')])
 def test_help_that_nobody_reads(program, reader):
     for option, status in (('-h', 0), ('--nonsense', 2)):
-        done = subprocess.run(['bash', '-c', f'"$1" {option} {reader}; exit ${{PIPESTATUS[0]}}', 'bash', str(Path(sys.executable).parent/program)], env=ENV, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(['bash', '-c', f'"$1" {option} {reader}; exit ${{PIPESTATUS[0]}}', 'bash', str(Path(sys.executable).parent/program)], env=ENV, capture_output=True, text=True, timeout=240)
         assert done.returncode == status and 'Exception' not in done.stderr, done
 
 
@@ -558,7 +558,7 @@ def test_records_and_pictures_that_nobody_reads_about(tmp_path, photos):
 
 
 def test_a_full_disk_under_the_log():
-    done = subprocess.run(['bash', '-c', f'{sys.executable} -c "$1" > /dev/full', 'bash', TALKER.replace(', print(number, file=sys.stderr)', '')], env=ENV, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(['bash', '-c', f'{sys.executable} -c "$1" > /dev/full', 'bash', TALKER.replace(', print(number, file=sys.stderr)', '')], env=ENV, capture_output=True, text=True, timeout=240)
     assert done.returncode == 1 and done.stderr.count('\n') == 1 and 'No space left' in done.stderr
 
 

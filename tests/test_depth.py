@@ -475,7 +475,7 @@ def test_missing_weights(name, tmp_path, monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.ENDPOINT', 'https://nobody.invalid')
     start, file = time.monotonic(), getattr(SOURCES[name], 'files', ('the program of',))[-1]
     with pytest.raises(FileNotFoundError, match=f'{name} needs {file}') as caught: create_depth_model(name, trust_remote_code=True)
-    assert time.monotonic() - start < 10 and '\n' not in str(caught.value)
+    assert time.monotonic() - start < 120 and '\n' not in str(caught.value)
     assert all(word in str(caught.value) for word in (str(SOURCES[name]), str(tmp_path), 'Pseudo and Files:FOLDER work without'))
 
 

@@ -42,7 +42,7 @@ print("well")
 
 def test_the_face_is_light_and_stereo_a_module_that_can_be_called():
     "In whatever order things are imported."
-    done = subprocess.run([sys.executable, '-c', f'{WAYS=}\n{LIGHT}'], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, '-c', f'{WAYS=}\n{LIGHT}'], capture_output=True, text=True, timeout=240)
     assert done.stdout.strip() == 'well', done.stderr[-2000:]
 
 
