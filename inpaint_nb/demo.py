@@ -235,7 +235,7 @@ def first_model(
         return create_model(BackgroundInpaintV1.name).eval()
 
 # %% ../nbs/08_demo.ipynb #9a342383
-RATES = {True: 1e-4, False: 1e-3}  # learning rate: with what is learnt already, fresh
+RATES = {True: 3e-5, False: 1e-3}  # learning rate: with what is learnt already, fresh
 
 def settings(
     plan: DemoPlan,

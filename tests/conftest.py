@@ -2,7 +2,7 @@
 
 A shell that starts a command in the background lets it ignore Ctrl-C, and so what that command starts in turn.
 """
-import gc, os, signal
+import gc, os, shutil, signal
 
 import pytest
 
@@ -50,3 +50,11 @@ def pale(monkeypatch):
     """
     from inpaint_nb import watch
     monkeypatch.setattr(watch, 'png', lambda figure: b'')
+
+
+@pytest.fixture
+def tmp_path(tmp_path, request):
+    "Is removed once its test has passed: what all tests leave behind would be gigabytes."
+    failed = request.session.testsfailed
+    yield tmp_path
+    if request.session.testsfailed == failed: shutil.rmtree(tmp_path, ignore_errors=True)
